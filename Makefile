@@ -1,0 +1,41 @@
+# labbridge: everything a fresh clone needs, and nothing outside .venv is touched.
+PYTHON ?= $(shell command -v python3.11 || command -v python3)
+BIN := .venv/bin
+
+.PHONY: help run test lint bench torture clean
+help:            ## this list
+	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
+
+.venv/ready: requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "labbridge needs Python 3.11 or later: make PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m venv .venv
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements.lock
+	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
+	touch $@
+
+run: .venv/ready ## the daemon with simulated analyzers and a simulated hospital (Ctrl-C ends it)
+	@mkdir -p run
+	@test -e run/labbridge.toml || cp config.example.toml run/labbridge.toml
+	$(BIN)/labbridge run --simulate -c run/labbridge.toml
+
+lint: .venv/ready ## ruff, mypy, import contracts
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/mypy
+	$(BIN)/lint-imports --no-cache
+
+test: .venv/ready lint ## lint, all tests with coverage, the coverage floors
+	$(BIN)/coverage erase
+	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage combine --quiet
+	$(BIN)/coverage report --fail-under=95 --include='labbridge/wire/*,labbridge/formats/*,labbridge/mapping*,labbridge/pipeline.py' --skip-covered
+	$(BIN)/coverage report --fail-under=90 --skip-covered --sort=cover | tail -n 30
+
+torture: .venv/ready ## 100 rounds of kill -9 under load (SEED=n to repeat one run)
+	$(BIN)/python -m tests.torture --rounds $${ROUNDS:-100} --seed $${SEED:-0}
+
+bench: .venv/ready ## W1 and W2 through to the acknowledged delivery, beside their floors
+	$(BIN)/python benchmarks/bench.py
+
+clean:           ## removes the environment and what tests leave
+	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist

@@ -1,0 +1,5 @@
+"""``python -m labbridge``: the command line."""
+
+from labbridge.cli import main
+
+main()

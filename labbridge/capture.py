@@ -1,0 +1,61 @@
+"""Messages out of a captured file: framed as on the wire (MLLP, LIS01) or bare, one or several."""
+
+from labbridge.wire.events import Answer, Event, Received
+from labbridge.wire.lis01 import Lis01Link, Lis01Settings
+from labbridge.wire.mllp import MllpLink, MllpSettings
+
+STX, ENQ, EOT, SB = b"\x02", b"\x05", b"\x04", b"\x0b"
+
+
+def messages(data: bytes, framing: str) -> tuple[list[bytes], list[str]]:
+    """The messages of a capture, and what was odd about its framing.
+
+    ``framing`` is the profile's: mllp or lis01. A capture whose frames have wrong checksums is read without them, and
+    that is told. Bare text is one message.
+    """
+    if framing == "mllp":
+        return (_mllp(data), []) if SB in data else ([data], [])
+    if STX not in data:
+        return [data.strip(ENQ + EOT)], []
+    whole = _lis01(data, checksum=True)
+    if whole:
+        return whole, []
+    whole = _lis01(data, checksum=False)
+    return whole, ["frames with wrong checksums: on the wire they would be refused (NAK) and sent again"]
+
+
+def _mllp(data: bytes) -> list[bytes]:
+    link = MllpLink(MllpSettings(answer_time=None))
+    found = [event.payload for event in link.receive(data, 0.0) if isinstance(event, Received)]
+    if data.count(SB) > len(found):  # a last block without its end
+        found += [event.payload for event in link.receive(b"\x1c\x0d", 0.0) if isinstance(event, Received)]
+    return found
+
+
+def _lis01(data: bytes, *, checksum: bool) -> list[bytes]:
+    """Plays the capture to a host link, a frame at a time, as a patient instrument would send it."""
+    link = Lis01Link(Lis01Settings(role="host", checksum=checksum, answer_time=None))
+    found: list[bytes] = []
+
+    def settle(events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Received):
+                found.append(event.payload)
+            token = getattr(event, "token", None)
+            if token is not None:
+                settle(link.settle(token, Answer(True), 0.0))
+
+    start = data.find(ENQ)
+    first = data.find(STX)
+    if start < 0 or start > first:
+        data = ENQ + data[first:]
+    for piece in _frames(data):
+        settle(link.receive(piece, 0.0))
+    settle(link.receive(EOT, 0.0))
+    return found
+
+
+def _frames(data: bytes) -> list[bytes]:
+    """The capture cut before each STX: the next frame comes only after the last was answered."""
+    head, *frames = data.split(STX)
+    return [head, *(STX + frame for frame in frames)]

@@ -1,0 +1,48 @@
+"""The command line: ``labbridge --help`` lists the commands, each with its own ``--help``.
+
+Exit status: 0 well, 1 failed, 2 wrong usage, 78 wrong configuration.
+"""
+
+import typer
+
+from labbridge.cli import acting, looking, running, trying
+
+app = typer.Typer(
+    name="labbridge",
+    help="Receives, keeps, maps, verifies and delivers a laboratory's results.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+queue = typer.Typer(no_args_is_help=True, help="What waits for the hospital: list, retry, cancel, release-mapped.")
+database = typer.Typer(no_args_is_help=True, help="The database: migrate it, say where it stands.")
+simulate = typer.Typer(no_args_is_help=True, help="One simulator: an analyzer of any profile, or a hospital.")
+
+app.command("run")(running.run)
+app.command("check")(trying.check)
+app.command("try")(trying.try_)
+app.command("test")(trying.test)
+app.add_typer(simulate, name="simulate")
+app.command("pending")(looking.pending)
+app.command("release")(acting.release)
+app.command("reject")(acting.reject)
+app.add_typer(queue, name="queue")
+app.command("trace")(looking.trace)
+app.command("init")(trying.init)
+app.command("verify")(looking.verify)
+app.add_typer(database, name="db")
+queue.command("list")(looking.queue_list)
+queue.command("retry")(acting.retry)
+queue.command("cancel")(acting.cancel)
+queue.command("release-mapped")(acting.release_mapped)
+queue.command("pause")(acting.pause)
+queue.command("resume")(acting.resume)
+database.command("migrate")(acting.migrate)
+simulate.command("analyzer")(running.simulate_analyzer)
+simulate.command("hospital")(running.simulate_hospital)
+
+
+def main() -> None:
+    """Runs the command line."""
+    app()

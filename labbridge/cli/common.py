@@ -1,0 +1,54 @@
+"""What the commands share: the configuration, printing, failing with the right exit status."""
+
+import os
+import sys
+from datetime import datetime
+from pathlib import Path
+from typing import Annotated, Any, NoReturn
+from zoneinfo import ZoneInfo
+
+import msgspec
+import typer
+from rich.console import Console
+
+from labbridge import config
+from labbridge.config import Settings
+
+FAILED, USAGE, CONFIGURATION = 1, 2, 78
+
+ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configuration file.", show_default="labbridge.toml")]
+AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, for programs.")]
+DEFAULT_CONFIG = Path("labbridge.toml")
+
+console = Console(highlight=False, soft_wrap=True)
+errors = Console(stderr=True, highlight=False, soft_wrap=True)
+
+
+def fail(message: str, status: int = FAILED) -> NoReturn:
+    """Says what went wrong and ends with this exit status."""
+    errors.print(message, style="red" if errors.is_terminal else None, markup=False)
+    raise typer.Exit(status)
+
+
+def settings_of(path: Path) -> Settings:
+    """The configuration, or exit status 78 with everything that is wrong with it."""
+    try:
+        return config.load(path)
+    except config.ConfigError as error:
+        fail(str(error), CONFIGURATION)
+
+
+def print_json(value: Any) -> None:
+    """One JSON object on a line of its own."""
+    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+
+
+def local(microseconds: int, settings: Settings) -> str:
+    """A stored time as the laboratory's clock shows it."""
+    moment = datetime.fromtimestamp(microseconds / 1e6, ZoneInfo(settings.site.timezone))
+    return moment.strftime("%Y-%m-%d %H:%M:%S")
+
+
+def quiet_pipe() -> None:
+    """Lets ``labbridge … | head`` end without a traceback."""
+    sys.stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w")

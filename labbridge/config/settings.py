@@ -1,0 +1,228 @@
+"""What may stand in labbridge.toml, as frozen structs: every key, its type and its default.
+
+The marked types (``Duration``, ``Regex`` ...) are plain floats and texts here; ``reading`` knows how each is written.
+"""
+
+import urllib.parse
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Annotated, Any, Literal, Protocol, TypeVar
+
+import msgspec
+
+Duration = Annotated[float, "duration"]  # seconds; written "72h", "10m", "30s", "500ms"
+Wait = Annotated[float | None, "wait"]  # written "send" (None) or "wait:30m"
+Count = Annotated[int, "count"]  # 1 to 1000
+Regex = Annotated[str, "regex"]
+Network = Annotated[str, "network"]  # "10.1.0.0/16", or one address
+Zone = Annotated[str, "zone"]  # IANA name
+Charset = Annotated[str, "charset"]  # as Python's codecs name it
+DatabaseUrl = Annotated[str, "url"]
+
+SQLITE = "sqlite:///"
+
+
+class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+    """Base of every section: immutable, compared by value, so that a reload sees what changed."""
+
+
+class Address(Setting, frozen=True):
+    """A TCP address, written "host:port" or "[ipv6]:port"."""
+
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        return f"[{self.host}]:{self.port}" if ":" in self.host else f"{self.host}:{self.port}"
+
+
+class Site(Setting, frozen=True):
+    """``[site]``: the laboratory."""
+
+    name: str
+    timezone: Zone  # analyzers send local times without a zone
+    language: Literal["en", "zh"] = "en"
+
+
+class StoreSettings(Setting, frozen=True):
+    """``[store]``: the database; an SQLite file's path is absolute."""
+
+    url: DatabaseUrl = "sqlite:///labbridge.db"
+
+    @property
+    def file(self) -> Path | None:
+        """The SQLite file, or None where a server keeps the data."""
+        return Path(self.url.removeprefix(SQLITE)) if self.url.startswith(SQLITE) else None
+
+    def __str__(self) -> str:
+        """The URL without user, password and options."""
+        parts = urllib.parse.urlsplit(self.url)
+        return self.url if self.file else f"{parts.scheme}://{parts.netloc.rpartition('@')[2]}{parts.path}"
+
+
+class Library(Setting, frozen=True):
+    """``[library]``: the laboratory's own folders, looked up before the packaged ones."""
+
+    analyzers: Path | None = None
+    mappings: Path | None = None
+
+
+class Timers(Setting, frozen=True):
+    """``[analyzer.timers]``: what differs here from the profile's and the standard's; None where nothing does."""
+
+    answer: Duration | None = None  # the store must have answered the analyzer; then NAK or AE
+    reply: Duration | None = None  # the analyzer must have answered us
+    receive: Duration | None = None  # the next frame must have come
+    busy: Duration | None = None  # pause after the analyzer said that it is busy
+    contention: Duration | None = None  # both wanted to send: the analyzer must have begun
+    interrupt: Duration | None = None  # pause after the analyzer asked for the line
+
+
+class Analyzer(Setting, frozen=True):
+    """``[[analyzer]]``: one device and how it is connected."""
+
+    name: str
+    profile: str
+    mapping: str = ""  # read it through ``code_map``
+    listen: Address | None = None  # exactly one of listen and connect
+    connect: Address | None = None
+    allow: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
+    max_connections: Count = 16
+    specimen_pattern: Regex = ""  # empty: any id
+    identity: Literal["barcode", "sample-number", "patient"] = "barcode"
+    qc_ids: tuple[Regex, ...] = ()
+    charset: Charset = ""  # empty: the profile's
+    timezone: Zone = ""  # empty: the profile's, or the site's
+    timers: Timers = Timers()
+
+    @property
+    def code_map(self) -> str:
+        """The name of the code map: ``mapping``, or the profile's name."""
+        return self.mapping or self.profile
+
+
+class OruSettings(Setting, frozen=True, rename={"wait": "partial"}):
+    """``[destination.oru]``: how the results are written."""
+
+    version: Literal["2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6"] = "2.5.1"
+    charset: Charset = "UTF-8"
+    msh18: str = ""  # what MSH-18 says; empty: the standard's name of the charset
+    obr: Literal["panel", "test", "specimen"] = "panel"
+    units: Literal["ucum", "print"] = "ucum"
+    wait: Wait = None  # ``partial``: how long a report waits for its held results; None: it leaves without them
+    resend: Literal["changed", "cumulative"] = "changed"
+    flags: Literal["computed", "analyzer"] = "computed"
+    fields: dict[str, str] = {}  # "OBR-3" = "{specimen.id}"
+    segments: tuple[str, ...] = ()
+
+
+class Answers(Setting, frozen=True, rename={"ae": "AE", "ar": "AR"}):
+    """``[destination.answers]``: what a refusal by the hospital means."""
+
+    ae: Literal["refuse", "retry"] = "refuse"
+    ar: Literal["retry", "refuse"] = "retry"
+    tries: Count = 3
+    pause_after: Count = 20
+
+
+class Destination(Setting, frozen=True):
+    """``[[destination]]``: one hospital system."""
+
+    name: str
+    connect: Address
+    protocol: Literal["hl7v2"] = "hl7v2"
+    connections: Count = 1
+    codes: str = ""  # the column of tests.csv with its codes; empty: the test itself
+    timeout: Duration = 30.0  # the hospital must have answered
+    oru: OruSettings = OruSettings()
+    answers: Answers = Answers()
+
+
+class RouteSettings(Setting, frozen=True):
+    """``[[route]]``: what goes to a destination; an empty filter lets everything pass."""
+
+    to: str
+    analyzers: tuple[str, ...] = ()
+    tests: tuple[str, ...] = ()
+
+
+class Verification(Setting, frozen=True):
+    """``[verification]``: what leaves by itself, and what waits for a person."""
+
+    auto_release: bool = False
+    hold: Literal["panel", "result", "report"] = "panel"
+    repeat: Literal["hold", "latest-measured", "first"] = "hold"
+    stale: Duration = 72 * 3600.0
+    duplicate_window: Duration = 600.0
+    critical: Literal["hold", "release"] = "hold"
+
+
+class Log(Setting, frozen=True):
+    """``[log]``: what the daemon writes to standard error."""
+
+    format: Literal["console", "json"] = "console"
+    level: Literal["debug", "info", "warning", "error"] = "info"
+
+
+class Http(Setting, frozen=True):
+    """``[http]``: metrics and health; off where ``listen`` is missing."""
+
+    listen: Address | None = None
+
+
+class Control(Setting, frozen=True):
+    """``[control]``: the Unix socket of the command line; beside the configuration by default."""
+
+    path: Path = Path("labbridge.sock")
+
+
+class Settings(Setting, frozen=True, rename={"analyzers": "analyzer", "destinations": "destination", "routes": "route"}):
+    """The whole configuration."""
+
+    site: Site
+    store: StoreSettings = StoreSettings()
+    library: Library = Library()
+    analyzers: tuple[Analyzer, ...] = ()
+    destinations: tuple[Destination, ...] = ()
+    routes: tuple[RouteSettings, ...] = ()
+    verification: Verification = Verification()
+    log: Log = Log()
+    http: Http = Http()
+    control: Control = Control()
+
+    @property
+    def source(self) -> bytes:
+        """The rules in normal form (sorted JSON), for the revision: what shapes a result, no address and no secret."""
+        rules = {
+            "site": self.site,
+            "analyzers": [_only(analyzer, _ANALYZER_RULES) for analyzer in self.analyzers],
+            "destinations": [_only(destination, _DESTINATION_RULES) for destination in self.destinations],
+            "routes": self.routes,
+            "verification": self.verification,
+        }
+        return msgspec.json.encode(rules, order="sorted")
+
+
+_ANALYZER_RULES = ("name", "profile", "code_map", "specimen_pattern", "identity", "qc_ids", "charset", "timezone")
+_DESTINATION_RULES = ("name", "protocol", "codes", "oru")
+
+
+def _only(setting: Setting, names: Sequence[str]) -> dict[str, Any]:
+    return {name: getattr(setting, name) for name in names}
+
+
+class Named(Protocol):
+    """An analyzer or a destination."""
+
+    @property
+    def name(self) -> str:
+        """What people call it."""
+
+
+N = TypeVar("N", bound=Named)
+
+
+def changes(old: Iterable[N], new: Iterable[N]) -> tuple[list[N], list[N]]:
+    """What a reload must stop and what it must start: gone or changed, changed or new; the rest is left alone."""
+    before, after = list(old), list(new)
+    return [item for item in before if item not in after], [item for item in after if item not in before]

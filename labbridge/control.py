@@ -1,0 +1,96 @@
+"""The control socket: a Unix socket, mode 0600, one JSON object a line each way.
+
+A request is a ``commands.Request``; the answer ``{"ok": true, "said": [...]}`` or ``{"ok": false, "error": "..."}``. The
+actor is the user id of the peer, as the kernel tells it. Besides the commands that change the store there are
+``status``, ``pause``, ``resume`` and ``reload``, which the daemon answers itself.
+"""
+
+import json
+import os
+import pwd
+import socket
+import struct
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import msgspec
+from twisted.internet import protocol
+
+from labbridge.commands import Request
+
+MAX_LINE = 1 << 20
+Reply = Callable[[dict[str, Any]], None]
+Execute = Callable[[Request, str, Reply], None]
+
+
+class ControlProtocol(protocol.Protocol):
+    """One client at the control socket."""
+
+    transport: Any
+
+    def __init__(self, execute: Execute) -> None:
+        self._execute = execute
+        self._buffer = b""
+
+    def connectionMade(self) -> None:  # noqa: N802 (Twisted's name)
+        """Learns from the kernel who is asking."""
+        handle = self.transport.getHandle()
+        _, uid, _ = struct.unpack("3i", handle.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, struct.calcsize("3i")))
+        try:
+            self._actor = pwd.getpwuid(uid).pw_name
+        except KeyError:
+            self._actor = f"uid {uid}"
+
+    def dataReceived(self, data: bytes) -> None:  # noqa: N802 (Twisted's name)
+        """Takes whole lines; each is one request."""
+        self._buffer += data
+        if len(self._buffer) > MAX_LINE:
+            self.transport.abortConnection()
+            return
+        *lines, self._buffer = self._buffer.split(b"\n")
+        for line in lines:
+            try:
+                request = msgspec.json.decode(line, type=Request)
+            except msgspec.MsgspecError as error:
+                self._reply({"ok": False, "error": f"not a command: {error}"})
+            else:
+                self._execute(request, self._actor, self._reply)
+
+    def _reply(self, answer: dict[str, Any]) -> None:
+        self.transport.write(msgspec.json.encode(answer) + b"\n")
+
+
+def listen(reactor: Any, path: Path, execute: Execute) -> Any:
+    """Opens the control socket; only its owner may connect."""
+    path.unlink(missing_ok=True)  # the store's lock is ours, so whoever left it is gone
+    factory = protocol.Factory.forProtocol(partial(ControlProtocol, execute))
+    factory.noisy = False
+    before = os.umask(0o177)
+    try:
+        return reactor.listenUNIX(str(path), factory, mode=0o600)
+    finally:
+        os.umask(before)
+
+
+def ask(path: Path, request: Request, timeout: float = 60.0) -> dict[str, Any]:
+    """Sends one request to a running daemon and waits for its answer.
+
+    Raises ConnectionError when no daemon listens there.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
+        connection.settimeout(timeout)
+        try:
+            connection.connect(str(path))
+        except (FileNotFoundError, ConnectionRefusedError) as error:
+            raise ConnectionError(f"no daemon listens at {path}") from error
+        connection.sendall(msgspec.json.encode(request) + b"\n")
+        answer = b""
+        while not answer.endswith(b"\n"):
+            data = connection.recv(65536)
+            if not data:
+                raise ConnectionError("the daemon closed the connection without an answer")
+            answer += data
+    reply: dict[str, Any] = json.loads(answer)
+    return reply

@@ -1,0 +1,388 @@
+"""The daemon: builds everything from the configuration; starts, reloads, stops.
+
+Start: the store is opened (or, on PostgreSQL, waited for), what an earlier run left behind is taken up (queue, broken
+transmissions), then intake accepts. Until then analyzers hear NAK or AE. Reload (SIGHUP) touches only what changed; a
+wrong configuration changes nothing. Stop (SIGTERM) settles the acknowledgements in flight and ends within ten seconds.
+"""
+
+import os
+import signal
+import sys
+import time
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import structlog
+
+from labbridge import commands, config, control, revision, web
+from labbridge.commands import CommandError, Done, Request
+from labbridge.config import Destination, Settings
+from labbridge.delivery import Courier, Outbox, Policy, Queued
+from labbridge.intake import Intake
+from labbridge.links.tcp import Connector, ListenError, State
+from labbridge.metrics import Metrics
+from labbridge.model import Reason, encode
+from labbridge.pipeline import Moment, Revision
+from labbridge.stations import Station
+from labbridge.store import Store, StoreState, Transaction
+from labbridge.wire.mllp import MllpLink, MllpSettings
+
+log = structlog.get_logger()
+
+STOP_SECONDS = 8.0
+REMIND_SECONDS = 900.0
+
+
+class Daemon:
+    """Everything that runs, on one reactor."""
+
+    def __init__(self, settings: Settings, path: Path, reactor: Any, clock: Callable[[], float]) -> None:
+        self.settings = settings
+        self.path = path
+        self.reactor = reactor
+        self.clock = clock
+        self.revision: Revision
+        self.revision, notices = revision.build(settings)
+        for notice in notices:
+            log.warning(notice)
+        self.metrics = Metrics()
+        self.store = Store(settings.store.url, clock=clock, wake=reactor.callFromThread, on_state=self._store_changed)
+        self.intake = Intake(self.store, self.revision, self.enqueue, self.metrics, clock)
+        self.outboxes: dict[str, Outbox] = {}
+        self._connectors: dict[str, list[Connector]] = {}
+        self.stations: dict[str, Station] = {}
+        self._control: Any = None
+        self._web: Any = None
+        self._taken_up = False
+        self._stopping = False
+        self.exit_status = 0
+
+    # -- start ---------------------------------------------------------------------------------------------------
+
+    def start(self) -> None:
+        """Opens the store and the ports. Raises StoreError or ListenError with a text for a person."""
+        for destination in self.settings.destinations:
+            self._add_destination(destination)
+        self.store.open()
+        for analyzer in self.settings.analyzers:
+            station = self.stations[analyzer.name] = Station(analyzer, self)
+            station.start()
+        self._control = control.listen(self.reactor, self.settings.control.path, self.execute)
+        if self.settings.http.listen is not None:
+            self._web = web.listen(self.reactor, self.settings.http.listen, self)
+        log.info(
+            "listening",
+            analyzers=len(self.stations),
+            destinations=len(self.outboxes),
+            revision=self.revision.digest.hex()[:12],
+            store=str(self.settings.store),
+        )
+
+    def _store_changed(self, state: StoreState) -> None:
+        if state.name == "ready":
+            log.info("store ready")
+            if not self._taken_up:
+                self.store.submit(self._take_up, self._took_up, self._take_up_failed)
+        elif state.name == "locked":
+            log.error("another labbridge has this store", why=state.why)
+            self.exit_status = 1
+            self.stop()
+        elif state.name == "unavailable":
+            log.error("store unavailable: analyzers are asked to send again until it comes", why=state.why)
+
+    def _take_up(self, tx: Transaction) -> tuple[int, list[Queued], list[tuple[str, int, bytes]]]:
+        """What an earlier run left behind: spooled frames become incomplete messages, the queue goes on."""
+        for left in tx.spooled():
+            note = encode([Reason("incomplete", {"why": "labbridge was stopped"})]).decode()
+            tx.message(
+                direction="in",
+                analyzer=left.analyzer,
+                link=left.session,
+                kind="incomplete",
+                body=left.body,
+                note=note,
+                state="open",
+            )
+            tx.clear_spool(left.session)
+        number = tx.revision(self.revision.digest, self.revision.body)
+        queued = [
+            Queued(row.id, row.destination, row.lane, row.control_id, row.at, None, row.due, row.state == "refused")
+            for row in tx.waiting_deliveries()
+        ]
+        incomplete = [(a.name, number, body) for a in self.settings.analyzers for number, body in tx.open_incomplete(a.name)]
+        return number, queued, incomplete
+
+    def _took_up(self, left: tuple[int, list[Queued], list[tuple[str, int, bytes]]]) -> None:
+        self._taken_up = True
+        self.intake.revision_id, queued, incomplete = left
+        for analyzer, number, body in incomplete:
+            self.intake.remember_incomplete(analyzer, number, body)
+        self.enqueue(queued)
+        self.intake.accepting = True
+        log.info("accepting", queued=len(queued))
+        for outbox in self.outboxes.values():
+            for connector in self._connectors[outbox.name]:
+                connector.start()
+
+    def _take_up_failed(self, error: Exception) -> None:
+        log.error("the store could not be read, trying again", error=type(error).__name__)
+        self.reactor.callLater(1.0, self.store.submit, self._take_up, self._took_up, self._take_up_failed)
+
+    # -- destinations --------------------------------------------------------------------------------------------
+
+    def _add_destination(self, destination: Destination) -> None:
+        answers = destination.answers
+        policy = Policy(answers.ae, answers.ar, answers.tries, answers.pause_after, destination.timeout)
+        outbox = Outbox(destination.name, destination.connections, policy, self.store, self.metrics, self.reactor, self.clock)
+        self.outboxes[destination.name] = outbox
+        outage = Outage(destination.name, self.reactor)
+        self._connectors[destination.name] = [self._connector(destination, courier, outage) for courier in outbox.couriers]
+
+    def _connector(self, destination: Destination, courier: Courier, outage: "Outage") -> Connector:
+        return Connector(
+            self.reactor,
+            destination.connect.host,
+            destination.connect.port,
+            lambda: MllpLink(MllpSettings(answer_time=None)),
+            courier,
+            outage.changed,
+        )
+
+    def _drop_destination(self, name: str) -> None:
+        outbox = self.outboxes.pop(name)
+        outbox.stopping = True
+        for connector in self._connectors.pop(name):
+            _close(connector, "the configuration changed")
+
+    def enqueue(self, queued: list[Queued]) -> None:
+        """Hands deliveries to their destinations' queues."""
+        touched = set()
+        for one in queued:
+            outbox = self.outboxes.get(one.destination)
+            if outbox is None:
+                log.error("a delivery for a destination that is not configured waits in the store", delivery=one.id)
+                continue
+            if one.id not in outbox.items:
+                outbox.add(one)
+                touched.add(outbox)
+        for outbox in touched:
+            outbox.pump()
+
+    # -- commands ------------------------------------------------------------------------------------------------
+
+    def execute(self, request: Request, actor: str, reply: control.Reply) -> None:
+        """Carries out a command of the control socket."""
+        if request.command == "status":
+            reply({"ok": True, "status": self.status()})
+        elif request.command in ("pause", "resume"):
+            self._pause(request, actor, reply)
+        elif request.command == "reload":
+            problems = self.reload()
+            reply({"ok": not problems, "said": ["reloaded"] if not problems else [], "error": "; ".join(problems)})
+        elif request.command in commands.COMMANDS:
+            self._run(request, actor, reply)
+        else:
+            reply({"ok": False, "error": f"no such command: {request.command}"})
+
+    def _run(self, request: Request, actor: str, reply: control.Reply) -> None:
+        command, compiled = commands.COMMANDS[request.command], self.revision
+        moment = Moment.of(self.clock(), compiled.zone, os.urandom)
+
+        def done(what: Done) -> None:
+            for outbox in self.outboxes.values():
+                for number in what.removed:
+                    outbox.remove(number)
+                for number in what.again:
+                    outbox.again(number)
+            self.enqueue(what.queued)
+            reply({"ok": True, "said": what.said})
+
+        def failed(error: Exception) -> None:
+            known = isinstance(error, CommandError)
+            reply({"ok": False, "error": str(error) if known else f"not carried out: {type(error).__name__}"})
+
+        self.store.submit(lambda tx: command(tx, compiled, moment, request, actor), done, failed)
+
+    def _pause(self, request: Request, actor: str, reply: control.Reply) -> None:
+        outbox = self.outboxes.get(request.destination)
+        if outbox is None:
+            reply({"ok": False, "error": f"no such destination: {request.destination}"})
+            return
+        paused = request.command == "pause"
+        old = "paused" if outbox.paused else "running"
+        new = "paused" if paused else "running"
+
+        def job(tx: Transaction) -> None:
+            subject = f"destination {outbox.name}"
+            tx.audit(actor=actor, action=request.command, subject=subject, reason=request.reason, old=old, new=new)
+
+        def done(_: None) -> None:
+            outbox.pause(paused)
+            reply({"ok": True, "said": [f"{outbox.name}: {new}"]})
+
+        self.store.submit(job, done, lambda error: reply({"ok": False, "error": type(error).__name__}))
+
+    # -- reload --------------------------------------------------------------------------------------------------
+
+    def reload(self) -> list[str]:
+        """Reads the configuration anew and changes what changed; on any mistake nothing changes. Returns mistakes."""
+        try:
+            settings = config.load(self.path)
+            compiled, notices = revision.build(settings)
+        except (config.ConfigError, revision.RevisionError) as error:
+            log.error("the configuration is wrong, the old one stays in force", problems=str(error))
+            return str(error).splitlines()
+        if settings.store != self.settings.store or settings.control != self.settings.control:
+            message = "[store] and [control] cannot change while running: restart labbridge"
+            log.error(message)
+            return [message]
+        for notice in notices:
+            log.warning(notice)
+        old, self.settings = self.settings, settings
+        gone, new = config.changes(old.analyzers, settings.analyzers)
+        for analyzer in gone:
+            if analyzer.name not in {a.name for a in new} or not self.stations[analyzer.name].adapt(settings):
+                self.stations.pop(analyzer.name).stop("the configuration changed")
+        self.revision = compiled
+        self.intake.revise(compiled)
+        self._reload_destinations(old, settings)
+        problems = []
+        for analyzer in settings.analyzers:
+            if analyzer.name in self.stations:
+                continue
+            station = Station(analyzer, self)
+            try:
+                station.start()
+            except ListenError as error:
+                problems.append(str(error))
+                log.error(str(error))
+            else:
+                self.stations[analyzer.name] = station
+        log.info("reloaded", revision=compiled.digest.hex()[:12], stopped=len(gone), started=len(new))
+        return problems
+
+    def _reload_destinations(self, old: Settings, new: Settings) -> None:
+        gone, come = config.changes(old.destinations, new.destinations)
+        for destination in gone:
+            self._drop_destination(destination.name)
+        for destination in come:
+            self._add_destination(destination)
+            for connector in self._connectors[destination.name]:
+                connector.start()
+        names = {destination.name for destination in come}
+        if names:
+            self.store.submit(
+                lambda tx: self._take_up(tx)[1],
+                lambda queued: self.enqueue([one for one in queued if one.destination in names]),
+                lambda error: log.error("the queue could not be read", error=type(error).__name__),
+            )
+
+    # -- stop ----------------------------------------------------------------------------------------------------
+
+    def stop(self) -> None:
+        """Takes no more, settles what is in flight, closes the store, ends the reactor."""
+        if self._stopping:
+            return
+        self._stopping = True
+        log.info("stopping")
+        for station in self.stations.values():
+            station.quiet()
+        for outbox in self.outboxes.values():
+            outbox.stopping = True
+        for connectors in self._connectors.values():
+            for connector in connectors:
+                connector.stop()
+        self._wind_down(self.reactor.seconds() + STOP_SECONDS)
+
+    def _wind_down(self, until: float) -> None:
+        busy = not self.intake.idle or any(not outbox.idle for outbox in self.outboxes.values())
+        if busy and self.reactor.seconds() < until:
+            self.reactor.callLater(0.05, self._wind_down, until)
+            return
+        for station in self.stations.values():
+            station.stop("labbridge stops")
+        for connectors in self._connectors.values():
+            for connector in connectors:
+                _close(connector, "labbridge stops")
+        if self._control is not None:
+            self._control.stopListening()
+        self.reactor.callLater(0.1, self._end)
+
+    def _end(self) -> None:
+        self.store.close(2.0)
+        log.info("stopped")
+        self.reactor.stop()
+
+    # -- what people see -----------------------------------------------------------------------------------------
+
+    def status(self) -> dict[str, Any]:
+        """How everything stands, for the terminal, the control socket and health checks."""
+        return {
+            "store": self.store.state.name,
+            "analyzers": [station.status() for station in self.stations.values()],
+            "destinations": [
+                {
+                    "name": outbox.name,
+                    "connections": outbox.connections,
+                    "delivered": outbox.delivered,
+                    "queue": outbox.depth,
+                    "refused": outbox.refused,
+                    "oldest": round(outbox.oldest(), 1),
+                    "paused": outbox.paused,
+                }
+                for outbox in self.outboxes.values()
+            ],
+        }
+
+
+class Outage:
+    """One log line for an outage of a destination, a reminder while it lasts, one when it ends."""
+
+    def __init__(self, name: str, reactor: Any) -> None:
+        self.name = name
+        self._reactor = reactor
+        self._down_since: float | None = None
+        self._told = 0.0
+
+    def changed(self, state: State) -> None:
+        """Hears from each of the destination's connectors."""
+        now = self._reactor.seconds()
+        if state.connected:
+            if self._down_since is not None:
+                log.info("destination is back", destination=self.name, seconds=round(now - self._down_since))
+            self._down_since = None
+        elif self._down_since is None or now - self._told >= REMIND_SECONDS:
+            if self._down_since is None:
+                self._down_since = now
+            self._told = now
+            seconds = round(now - self._down_since)
+            log.warning("destination is down, trying again and again", destination=self.name, why=state.why, seconds=seconds)
+
+
+def _close(connector: Connector, why: str) -> None:
+    """Ends a connection for good."""
+    connector.stop()
+    for link in list(connector.links):
+        link.close(why)
+
+
+def run(settings: Settings, path: Path, started: Callable[[Daemon], None] | None = None) -> int:
+    """Runs the daemon until it is told to stop; returns the exit status. ``started`` is called once it listens."""
+    from twisted.internet import reactor as the_reactor
+
+    reactor: Any = the_reactor
+    sys.setswitchinterval(0.002)  # the reactor answers while the writer computes
+    daemon = Daemon(settings, path, reactor, time.time)
+    daemon.start()
+
+    def on_signal(number: int, _frame: Any) -> None:
+        what = daemon.reload if number == signal.SIGHUP else daemon.stop
+        reactor.callFromThread(what)
+
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+        signal.signal(number, on_signal)
+    if started is not None:
+        started(daemon)
+    reactor.run(installSignalHandlers=False)
+    return daemon.exit_status

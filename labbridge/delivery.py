@@ -1,0 +1,385 @@
+"""Delivery: sends what the queue holds, matches each answer, retries without end while the other side is down.
+
+One ``Outbox`` a destination. Deliveries of one lane (destination + specimen) leave one at a time and in order: the next
+only when the answer to the last is durable, so that a crash can repeat a message but never overtake it. Lanes are
+spread over the destination's connections, each with one message in flight. What is in flight, and back-off, live in
+memory; the store holds only facts: the payload, each answer, the state.
+
+    queued ──send──▶ in flight ──AA──▶ delivered
+      ▲  ▲               │ ├─AE, AR──▶ (back-off) ──▶ queued      counted only when the destination answered
+      │  └─no answer─────┘ └─refused for good──▶ refused ──▶ queued (by hand) or cancelled
+"""
+
+import random
+from collections import deque
+from collections.abc import Callable
+from typing import Any, Literal
+
+import msgspec
+import structlog
+
+from labbridge.formats.acknowledgement import HisAnswer, read_answer
+from labbridge.metrics import Metrics
+from labbridge.store import Store, Transaction
+from labbridge.wire.events import Event, Received
+
+log = structlog.get_logger()
+
+UNSUPPORTED = frozenset({"200", "201", "202", "203"})  # HL7 table 0357: this type, event, processing id, version
+CACHE_BYTES = 32 << 20
+FETCH = 64
+
+
+class Queued(msgspec.Struct):
+    """One delivery in memory; ``payload`` is None until it is wanted."""
+
+    id: int
+    destination: str
+    lane: str
+    control_id: str
+    at: int  # microseconds, when it was queued
+    payload: bytes | None = None
+    due: int = 0  # not before (microseconds); 0 at once
+    refused: bool = False
+    tries: int = 0  # refusals that count
+    mark: int = -1  # how many the destination had accepted at the last refusal
+    waits: float = 0.0  # the present back-off, seconds
+
+
+class Policy(msgspec.Struct, frozen=True):
+    """``[destination.answers]`` and the time-outs of one destination; times in seconds."""
+
+    ae: Literal["refuse", "retry"] = "refuse"
+    ar: Literal["refuse", "retry"] = "retry"
+    tries: int = 3
+    pause_after: int = 20
+    timeout: float = 30.0
+    first_wait: float = 1.0
+    longest_wait: float = 60.0
+
+
+class Courier:
+    """One connection to the destination and the message it carries."""
+
+    def __init__(self, outbox: "Outbox") -> None:
+        self.outbox = outbox
+        self.link: Any = None
+        self.carrying: Queued | None = None
+        self.timer: Any = None
+
+    def opened(self, link: Any) -> None:
+        """The connection is there."""
+        self.link = link
+        self.outbox.connected()
+
+    def event(self, link: Any, event: Event) -> None:
+        """An answer, or a message nobody asked for."""
+        if isinstance(event, Received) and link is self.link:
+            self.outbox.answered(self, read_answer(event.payload), event.payload)
+
+    def closed(self, link: Any, why: str) -> None:
+        """The connection is gone: what it carried goes back to the head of its lane."""
+        if link is self.link:
+            self.link = None
+            self.outbox.returned(self)
+
+
+class Lane:
+    """The deliveries for one specimen at one destination, in order."""
+
+    __slots__ = ("busy", "name", "waiting")
+
+    def __init__(self, name: str) -> None:
+        self.name = name
+        self.waiting: deque[Queued] = deque()
+        self.busy = False  # in flight, settling, backing off, or in the ready line
+
+
+class Outbox:
+    """The queue of one destination and its senders. Everything here runs on the reactor's thread."""
+
+    def __init__(
+        self, name: str, connections: int, policy: Policy, store: Store, metrics: Metrics, reactor: Any, clock: Callable[[], float]
+    ) -> None:
+        self.name = name
+        self.policy = policy
+        self.store = store
+        self.metrics = metrics
+        self.reactor = reactor
+        self.clock = clock
+        self.couriers = [Courier(self) for _ in range(connections)]
+        self.lanes: dict[str, Lane] = {}
+        self.items: dict[int, Queued] = {}
+        self.ready: deque[Lane] = deque()
+        self.paused = False
+        self.stopping = False
+        self.accepted = 0
+        self.refusals = 0  # for good, in a row
+        self.delivered = 0
+        self._cached = 0
+        self._fetching = False
+        self._answers: list[tuple[Queued, str, bytes, str]] = []
+        self._settling = False
+
+    # -- what enters and leaves the queue ------------------------------------------------------------------------
+
+    def add(self, queued: Queued) -> None:
+        """Puts a delivery at the end of its lane."""
+        if queued.payload is not None:
+            if self._cached + len(queued.payload) > CACHE_BYTES:
+                queued.payload = None
+            else:
+                self._cached += len(queued.payload)
+        lane = self.lanes.get(queued.lane)
+        if lane is None:
+            lane = self.lanes[queued.lane] = Lane(queued.lane)
+        lane.waiting.append(queued)
+        self.items[queued.id] = queued
+        if not lane.busy:
+            self._line_up(lane)
+
+    def remove(self, number: int) -> None:
+        """Takes a cancelled or superseded delivery out; one in flight is left to its answer."""
+        queued = self.items.get(number)
+        if queued is None or any(courier.carrying is queued for courier in self.couriers):
+            return
+        lane = self.lanes[queued.lane]
+        was_head = lane.waiting[0] is queued
+        lane.waiting.remove(queued)
+        self._forget(queued, lane)
+        if was_head and lane.waiting and not lane.busy:
+            self._line_up(lane)
+        self.pump()
+
+    def again(self, number: int) -> None:
+        """A refused delivery is to be tried again; one that backs off is tried now."""
+        queued = self.items.get(number)
+        if queued is None:
+            return
+        queued.refused, queued.tries, queued.mark, queued.waits, queued.due = False, 0, -1, 0.0, 0
+        lane = self.lanes[queued.lane]
+        if not lane.busy:
+            self._line_up(lane)
+        self.pump()
+
+    def pause(self, paused: bool) -> None:
+        """Stops or resumes sending; what is in flight is still answered."""
+        self.paused = paused
+        self.refusals = 0
+        self.pump()
+
+    def _line_up(self, lane: Lane) -> None:
+        head = lane.waiting[0]
+        if head.refused:
+            lane.busy = False
+            return
+        wait = max(head.due / 1e6 - self.clock(), head.waits)
+        lane.busy = True
+        if wait > 0:
+            self.reactor.callLater(wait, self._waited, lane)
+        else:
+            self.ready.append(lane)
+
+    def _waited(self, lane: Lane) -> None:
+        if lane.waiting:
+            self.ready.append(lane)
+            self.pump()
+        else:
+            lane.busy = False
+
+    def _forget(self, queued: Queued, lane: Lane) -> None:
+        self.items.pop(queued.id, None)
+        if queued.payload is not None:
+            self._cached -= len(queued.payload)
+        if not lane.waiting:
+            lane.busy = False
+            if self.lanes.get(lane.name) is lane:
+                del self.lanes[lane.name]
+
+    # -- sending -------------------------------------------------------------------------------------------------
+
+    def pump(self) -> None:
+        """Gives every idle connection the head of a lane that is ready."""
+        if self.paused or self.stopping:
+            return
+        for courier in self.couriers:
+            if not self.ready:
+                return
+            if courier.link is not None and courier.carrying is None:
+                self._give(courier)
+
+    def _give(self, courier: Courier) -> None:
+        for _ in range(len(self.ready)):
+            lane = self.ready.popleft()
+            if not lane.waiting:
+                lane.busy = False
+                continue
+            head = lane.waiting[0]
+            if head.refused:
+                lane.busy = False
+                continue
+            if head.payload is None:
+                self.ready.append(lane)
+                self._fetch()
+                continue
+            courier.carrying = head
+            courier.timer = self.reactor.callLater(self.policy.timeout, self._no_answer, courier)
+            courier.link.send(head.id, head.payload)
+            return
+
+    def _fetch(self) -> None:
+        """Reads the payloads of the next heads from the store, one look-up at a time."""
+        if self._fetching:
+            return
+        heads = [lane.waiting[0] for lane in self.ready if lane.waiting]
+        wanted = [head.id for head in heads if head.payload is None][:FETCH]
+        if not wanted:
+            return
+        self._fetching = True
+        self.store.submit(lambda tx: tx.payloads(wanted), self._fetched, self._fetch_failed)
+
+    def _fetched(self, payloads: dict[int, bytes]) -> None:
+        self._fetching = False
+        for number, payload in payloads.items():
+            queued = self.items.get(number)
+            if queued is not None and queued.payload is None:
+                queued.payload = payload
+                self._cached += len(payload)
+        self.pump()
+
+    def _fetch_failed(self, error: Exception) -> None:
+        log.error("payloads could not be read", destination=self.name, error=type(error).__name__)
+        self.reactor.callLater(1.0, self._fetched, {})
+
+    def connected(self) -> None:
+        """A connection is there."""
+        self.pump()
+
+    def returned(self, courier: Courier) -> None:
+        """Nothing was answered: the message goes back unchanged, and the try does not count."""
+        queued = self._unload(courier)
+        if queued is not None:
+            lane = self.lanes[queued.lane]
+            lane.busy = True
+            self.ready.appendleft(lane)
+            self.pump()
+
+    def _unload(self, courier: Courier) -> Queued | None:
+        queued, courier.carrying = courier.carrying, None
+        if courier.timer is not None:
+            courier.timer.cancel()
+            courier.timer = None
+        return queued
+
+    def _no_answer(self, courier: Courier) -> None:
+        courier.timer = None
+        log.warning("no answer in time, the connection is dropped and the message sent again", destination=self.name)
+        self.metrics.timeouts.labels(self.name).inc()
+        if courier.link is not None:
+            courier.link.drop("no answer in time")
+
+    # -- answers -------------------------------------------------------------------------------------------------
+
+    def answered(self, courier: Courier, answer: HisAnswer, reply: bytes) -> None:
+        """Matches an answer by MSA-2; what matches nothing in flight settles nothing."""
+        queued = courier.carrying
+        if queued is None or not answer.code or answer.control_id != queued.control_id:
+            log.warning("an answer that belongs to no message in flight was passed over", destination=self.name)
+            return
+        self._unload(courier)
+        outcome = self._judge(queued, answer)
+        self._answers.append((queued, outcome, reply, answer.code))
+        self._settle()
+        self.pump()
+
+    def _judge(self, queued: Queued, answer: HisAnswer) -> str:
+        """What an answer means here: accepted, again, or refused."""
+        if answer.code in ("AA", "CA"):
+            self.accepted += 1
+            self.refusals = 0
+            return "accepted"
+        final = False
+        if answer.code in ("AR", "CR"):
+            final = self.policy.ar == "refuse" or not UNSUPPORTED.isdisjoint(answer.errors)
+        elif self.policy.ae == "refuse":
+            if queued.mark < self.accepted:
+                queued.tries += 1
+            queued.mark = self.accepted
+            final = queued.tries >= self.policy.tries
+        if not final:
+            wait = max(self.policy.first_wait, queued.waits * 2)
+            queued.waits = min(wait, self.policy.longest_wait) * random.uniform(0.8, 1.0)  # noqa: S311 (jitter)
+            return "again"
+        self.refusals += 1
+        if self.refusals >= self.policy.pause_after and not self.paused:
+            self.paused = True
+            log.error("destination paused: it refused too many messages in a row", destination=self.name, refusals=self.refusals)
+        return "refused"
+
+    def _settle(self) -> None:
+        if self._settling or not self._answers:
+            return
+        self._settling = True
+        answers, self._answers = self._answers, []
+
+        def job(tx: Transaction) -> None:
+            for queued, outcome, reply, code in answers:
+                tx.attempt(delivery_id=queued.id, outcome=f"{outcome} {code}", reply=reply[:4096])
+                if outcome != "again":
+                    tx.set_delivery_state(queued.id, "delivered" if outcome == "accepted" else "refused")
+
+        def done(_: None) -> None:
+            self._settling = False
+            for queued, outcome, _reply, _code in answers:
+                self._settled(queued, outcome)
+            self._settle()
+            self.pump()
+
+        def failed(error: Exception) -> None:
+            log.error("answers could not be stored, trying again", destination=self.name, error=type(error).__name__)
+            self._answers[:0] = answers
+            self._settling = False
+            self.reactor.callLater(1.0, self._settle)
+
+        self.store.submit(job, done, failed)
+
+    def _settled(self, queued: Queued, outcome: str) -> None:
+        """The answer is durable: the lane goes on."""
+        lane = self.lanes[queued.lane]
+        self.metrics.answers.labels(self.name, outcome).inc()
+        if outcome == "accepted":
+            self.delivered += 1
+            lane.waiting.popleft()
+            self._forget(queued, lane)
+        elif outcome == "refused":
+            queued.refused = True
+            log.error("the hospital refused a message; its lane waits for a person", destination=self.name, delivery=queued.id)
+        if lane.waiting:
+            self._line_up(lane)
+
+    # -- what people see -----------------------------------------------------------------------------------------
+
+    @property
+    def depth(self) -> int:
+        """How many deliveries wait, refused ones included."""
+        return len(self.items)
+
+    @property
+    def refused(self) -> int:
+        """How many heads wait for a person."""
+        return sum(1 for lane in self.lanes.values() if lane.waiting and lane.waiting[0].refused)
+
+    def oldest(self) -> float:
+        """The age in seconds of the oldest delivery that waits; 0 when none does."""
+        first = next(iter(self.items.values()), None)
+        return max(0.0, self.clock() - first.at / 1e6) if first else 0.0
+
+    @property
+    def connections(self) -> int:
+        """How many connections are up."""
+        return sum(1 for courier in self.couriers if courier.link is not None)
+
+    @property
+    def idle(self) -> bool:
+        """Nothing is in flight and no answer waits to be stored."""
+        return not self._settling and not self._answers and all(c.carrying is None for c in self.couriers)

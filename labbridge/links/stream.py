@@ -1,0 +1,263 @@
+"""One connection: a transport of Twisted's below, a machine of ``wire`` inside, a handler above.
+
+Bytes go into the machine; what it wants written goes to the transport, at once and in the order in which it was said;
+its deadline becomes one delayed call; Close closes; every other event goes to the handler. A handler may call back into
+the link while it handles an event: what comes of that is dealt with after the events that were there before.
+"""
+
+import socket
+from typing import Any, Protocol
+
+from twisted.internet import error, tcp
+from twisted.internet.protocol import Protocol as TwistedProtocol
+from twisted.logger import Logger
+
+from labbridge.wire import Lis01Link
+from labbridge.wire.events import Answer, Close, Event, Failed, Write
+
+CLOSE_TIME_S = 2.0  # what is still buffered when a link closes has this long to leave
+KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # a dead peer is noticed in two minutes
+
+log = Logger()
+
+
+class Machine(Protocol):
+    """What a link needs of a state machine of ``wire``; ``MllpLink`` and ``Lis01Link`` fit."""
+
+    @property
+    def deadline(self) -> float | None:
+        """When ``tick`` must be called next, or None."""
+
+    def receive(self, data: bytes, now: float) -> list[Event]:
+        """Takes bytes of the peer, in any segmentation."""
+
+    def tick(self, now: float) -> list[Event]:
+        """Lets the timers that are due expire."""
+
+    def send(self, token: int, payload: bytes, now: float) -> list[Event]:
+        """Sends a message of ours."""
+
+    def settle(self, token: int, answer: Answer, now: float) -> list[Event]:
+        """Answers what came up under ``token``."""
+
+    def closed(self, now: float) -> list[Event]:
+        """Hears that the connection is gone."""
+
+    def pause(self) -> list[Event]:
+        """Is busy from now on."""
+
+    def resume(self) -> list[Event]:
+        """Is busy no longer."""
+
+
+class LinkHandler(Protocol):
+    """What a link calls, in this order: opened once, event any number of times, closed once; all in the reactor.
+
+    An exception out of ``event`` is a fault of ours: it is logged, the connection is dropped, the peer sends again.
+    """
+
+    def opened(self, link: "WireProtocol") -> None:
+        """The connection is there."""
+
+    def event(self, link: "WireProtocol", event: Event) -> None:
+        """The machine said something (never Write or Close); also after the connection was lost, before ``closed``."""
+
+    def closed(self, link: "WireProtocol", why: str) -> None:
+        """The connection is gone; ``settle`` does nothing from now on, ``send`` fails."""
+
+
+class WireProtocol:
+    """One open connection. ``twisted`` is what a transport talks to; the rest is for the handler.
+
+    ``clock`` is a reactor or a ``task.Clock``; its ``seconds`` are the machine's time. ``siblings`` is the set of open
+    links of the endpoint that made this one.
+    """
+
+    def __init__(self, machine: Machine, handler: LinkHandler, clock: Any, siblings: "set[WireProtocol]") -> None:
+        self.machine = machine
+        self.handler = handler
+        self.peer = ""  # "host:port", of an open link
+        self.opened_at = 0.0
+        self.heard_at: float | None = None  # when the peer last sent bytes
+        self._clock = clock
+        self._siblings = siblings
+        self._transport: Any = None
+        self._open = False
+        self._direct = False  # nothing waits in the transport: bytes may go straight to the socket
+        self._held = False
+        self._why = ""
+        self._events: list[Event] | None = None  # what is being dispatched
+        self._alarm: Any = None  # the delayed call, kept across messages
+        self._alarm_at = 0.0
+        self._abort: Any = None
+        self.twisted = TwistedProtocol()
+        self.twisted.makeConnection = self._made
+        self.twisted.dataReceived = self._received
+        self.twisted.connectionLost = self._lost
+        self.twisted.resumeProducing = self._drained
+        self.twisted.stopProducing = _nothing
+
+    # -- the handler's side ----------------------------------------------------------------------------------------
+
+    def send(self, token: int, payload: bytes) -> None:
+        """Sends a message; ``Sent`` or ``Failed`` tells what became of it."""
+        if self._open:
+            now = self._clock.seconds()
+            self._dispatch(self.machine.send(token, payload, now), now)
+        else:
+            self.handler.event(self, Failed(token, "closed"))
+
+    def settle(self, token: int, answer: Answer) -> None:
+        """Gives the store's answer to what came up under ``token``."""
+        if self._open:
+            now = self._clock.seconds()
+            self._dispatch(self.machine.settle(token, answer, now), now)
+
+    def hold(self) -> None:
+        """Takes no more: the peer has to wait. A LIS01 link goes on reading, for it must hear ENQ to say it is busy."""
+        if self._open and not self._held:
+            self._held = True
+            self._dispatch(self.machine.pause(), self._clock.seconds())
+            if not isinstance(self.machine, Lis01Link):
+                self._transport.pauseProducing()
+
+    def unhold(self) -> None:
+        """Takes more again."""
+        if self._open and self._held:
+            self._held = False
+            self._dispatch(self.machine.resume(), self._clock.seconds())
+            self._transport.resumeProducing()
+
+    def close(self, why: str) -> None:
+        """Closes when everything written has left, and after two seconds all the same."""
+        if self._open and not self._why:
+            self._why = why
+            self._abort = self._clock.callLater(CLOSE_TIME_S, self._transport.abortConnection)
+            self._transport.loseConnection()
+
+    def drop(self, why: str) -> None:
+        """Closes at once; what was not yet written is lost."""
+        if self._open:
+            self._why = why
+            self._transport.abortConnection()
+
+    # -- the transport's side --------------------------------------------------------------------------------------
+
+    def _made(self, transport: Any) -> None:
+        self._transport = self.twisted.transport = transport
+        self._open = self.twisted.connected = True
+        if isinstance(transport, tcp.Connection):
+            self._direct = not transport.TLS
+            transport.setTcpNoDelay(True)
+            transport.setTcpKeepAlive(True)
+            for option, value in KEEPALIVE.items():
+                transport.getHandle().setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        peer = transport.getPeer()
+        self.peer = address_name(peer.host, peer.port)
+        self.opened_at = self._clock.seconds()
+        self._siblings.add(self)
+        self.handler.opened(self)
+        self._arm(self.opened_at)
+
+    def _received(self, data: bytes) -> None:
+        now = self.heard_at = self._clock.seconds()
+        self._dispatch(self.machine.receive(data, now), now)
+
+    def _lost(self, reason: Any) -> None:
+        self._open = self._direct = False
+        self._siblings.discard(self)
+        for call in (self._alarm, self._abort):
+            if call is not None and call.active():
+                call.cancel()
+        now = self._clock.seconds()
+        self._dispatch(self.machine.closed(now), now)
+        self.handler.closed(self, self._why or why_of(reason))
+
+    # -- between them ----------------------------------------------------------------------------------------------
+
+    def _dispatch(self, events: list[Event], now: float) -> None:
+        if self._events is not None:
+            self._events.extend(events)
+            return
+        queue = self._events = list(events)
+        try:
+            for event in queue:  # grows while it is walked
+                if type(event) is Write:
+                    self._write(event.data)
+                elif type(event) is Close:
+                    self.close(event.why)
+                else:
+                    self.handler.event(self, event)
+        except Exception:
+            log.failure("a fault while an event of the link with {peer} was handled", peer=self.peer)
+            self.drop("a fault in labbridge")
+        finally:
+            self._events = None
+        self._arm(now)
+
+    def _write(self, data: bytes) -> None:
+        """Writes straight to the socket while nothing waits in the transport: that saves a turn of the reactor."""
+        if self._direct:
+            sent = self._transport.writeSomeData(data)
+            if sent == len(data):
+                return
+            # The rest waits in the transport, and all that follows behind it, until the transport asks for more. It
+            # asks once at once, while _direct is still set. A lost connection comes out of its own write as well.
+            self._transport.registerProducer(self.twisted, False)
+            self._direct = False
+            data = data[sent:] if isinstance(sent, int) else data
+        if self._open:
+            self._transport.write(data)
+
+    def _drained(self) -> None:
+        if not self._direct and self._open:
+            self._transport.unregisterProducer()
+            self._direct = True
+
+    def _arm(self, now: float) -> None:
+        """Sees that the delayed call comes no later than the deadline; when it comes too early it is made anew."""
+        deadline = self.machine.deadline
+        if deadline is None or not self._open:
+            return
+        if self._alarm is None:
+            self._alarm = self._clock.callLater(max(0.0, deadline - now), self._rang)
+        elif deadline < self._alarm_at:
+            self._alarm.reset(max(0.0, deadline - now))
+        else:
+            return
+        self._alarm_at = deadline
+
+    def _rang(self) -> None:
+        self._alarm = None
+        now = max(self._clock.seconds(), self._alarm_at)  # rounding must not bring it a moment early
+        deadline = self.machine.deadline
+        if deadline is not None and deadline <= now:
+            self._dispatch(self.machine.tick(now), now)
+        else:
+            self._arm(now)
+
+
+def _nothing() -> None:
+    """The transport has nothing more to ask of its producer."""
+
+
+def address_name(host: str, port: int) -> str:
+    """An address as "host:port" or "[ipv6]:port"."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
+
+
+_WHY = {
+    error.ConnectionDone: "closed by the peer",
+    error.ConnectionLost: "the connection broke",
+    error.ConnectionAborted: "the connection was dropped",
+    error.ConnectionRefusedError: "connection refused",
+    error.TimeoutError: "no answer",
+    error.TCPTimedOutError: "no answer",
+    error.NoRouteError: "no route to the host",
+    error.DNSLookupError: "unknown host name",
+}
+
+
+def why_of(failure: Any) -> str:
+    """Why a connection ended or did not come about, in words for people."""
+    return _WHY.get(failure.type) or failure.type.__name__

@@ -1,0 +1,24 @@
+"""Analyzer code, unit and value become the laboratory's own test, unit and value: loads ``mappings/*.csv``.
+
+In come CSV files that lab IT keeps in a spreadsheet; out come a ``Catalogue`` (tests, limits, panels) and one
+``CodeMap`` per analyzer model. Only the two load functions read files; mapping and judging are pure. Nothing here
+decides whether a result is released: that is ``verification``.
+"""
+
+from labbridge.mapping.catalogue import Catalogue, Panel, Test, load_catalogue
+from labbridge.mapping.codes import CodeMap, Mapped, load_code_map
+from labbridge.mapping.limits import Interval, Limits
+from labbridge.mapping.tables import MappingError
+
+__all__ = [
+    "Catalogue",
+    "CodeMap",
+    "Interval",
+    "Limits",
+    "Mapped",
+    "MappingError",
+    "Panel",
+    "Test",
+    "load_catalogue",
+    "load_code_map",
+]

@@ -1,0 +1,162 @@
+"""Builds the revision in force from the configuration: profiles, code maps, catalogue, rules, compiled once.
+
+Everything that is wrong is collected, so that `labbridge check` tells all of it at once.
+"""
+
+import hashlib
+import re
+from collections.abc import Sequence
+from importlib import resources
+from pathlib import Path
+from zoneinfo import ZoneInfo
+
+import msgspec
+
+from labbridge import mapping, profiles
+from labbridge.config import Analyzer, Destination, Settings
+from labbridge.formats import oru
+from labbridge.pipeline import AnalyzerRules, Outlet, Revision
+from labbridge.routing import Route
+from labbridge.verification import Rules, Verifier
+
+
+class RevisionError(Exception):
+    """The library does not fit the configuration; ``problems`` are lines for a person: what, where, what to do."""
+
+    def __init__(self, problems: Sequence[str]) -> None:
+        super().__init__("\n".join(problems))
+        self.problems = tuple(problems)
+
+
+def packaged(what: str) -> Path:
+    """The folder or file of this name that comes with labbridge (``analyzers``, ``mappings``, ``config.example.toml``)."""
+    installed = Path(str(resources.files("labbridge"))) / "library" / what
+    return installed if installed.exists() else Path(__file__).parent.parent / what
+
+
+def folders(settings: Settings, what: str) -> list[Path]:
+    """Where profiles (``analyzers``) or maps (``mappings``) are looked up: the laboratory's folder, then ours."""
+    own: Path | None = getattr(settings.library, what)
+    return [folder for folder in (own, packaged(what)) if folder is not None]
+
+
+def build(settings: Settings) -> tuple[Revision, list[str]]:
+    """The compiled revision, and notices that are no mistakes (a file in GB18030, say).
+
+    Raises RevisionError with every mistake found.
+    """
+    problems: list[str] = []
+    notices: list[str] = []
+    catalogue = _catalogue(settings, problems)
+    if catalogue is None:
+        raise RevisionError(problems)
+    notices += catalogue.notices
+    sources = {"settings": settings.source, "catalogue": catalogue.source}
+    analyzers = {}
+    for analyzer in settings.analyzers:
+        rules = _analyzer(analyzer, settings, catalogue, problems, notices)
+        if rules is not None:
+            analyzers[analyzer.name] = rules
+            sources[f"profile {rules.profile.name}"] = rules.profile.source
+            sources[f"map {analyzer.code_map}"] = rules.codes.source
+    outlets = {}
+    for destination in settings.destinations:
+        try:
+            outlets[destination.name] = _outlet(destination, catalogue, ZoneInfo(settings.site.timezone))
+        except (ValueError, LookupError, oru.FormError) as error:
+            problems.append(f'destination "{destination.name}": {error}')
+    _check_routes(settings, catalogue, problems)
+    if problems:
+        raise RevisionError(problems)
+    body = msgspec.json.encode({name: source.decode() for name, source in sorted(sources.items())})
+    routes = tuple(Route(r.to, frozenset(r.analyzers), frozenset(r.tests)) for r in settings.routes)
+    zone = ZoneInfo(settings.site.timezone)
+    digest = hashlib.sha256(body).digest()
+    return Revision(digest, body, settings.site.name, zone, catalogue, analyzers, outlets, routes), notices
+
+
+def _catalogue(settings: Settings, problems: list[str]) -> mapping.Catalogue | None:
+    try:
+        return mapping.load_catalogue(folders(settings, "mappings"))
+    except mapping.MappingError as error:
+        problems += [str(one) for one in getattr(error, "errors", None) or [error]]
+        return None
+
+
+def _analyzer(
+    analyzer: Analyzer, settings: Settings, catalogue: mapping.Catalogue, problems: list[str], notices: list[str]
+) -> AnalyzerRules | None:
+    """One analyzer's rules; None, with the problems told, when its profile or map does not load."""
+    profile, codes = None, None
+    try:
+        profile = profiles.load(analyzer.profile, folders(settings, "analyzers"))
+    except profiles.ProfileError as error:
+        problems.append(f'analyzer "{analyzer.name}": {error}')
+    try:
+        codes = mapping.load_code_map(analyzer.code_map, folders(settings, "mappings"), catalogue)
+    except mapping.MappingError as error:
+        problems += [f'analyzer "{analyzer.name}": {one}' for one in getattr(error, "errors", None) or [error]]
+    if profile is None or codes is None:
+        return None
+    notices += getattr(codes, "notices", [])
+    if analyzer.charset:
+        profile = msgspec.structs.replace(profile, charsets=(analyzer.charset,))
+    zone = ZoneInfo(analyzer.timezone or profile.timezone or settings.site.timezone)
+    verification = settings.verification
+    rules = Rules(
+        verification.auto_release, verification.hold, verification.repeat, verification.stale, verification.duplicate_window
+    )
+    alarms = profile.alarms
+
+    def held_alarm(code: str) -> bool:
+        """An alarm holds unless the profile's table says that it is for information only."""
+        known = alarms.get(code)
+        return known is None or known.hold
+
+    return AnalyzerRules(
+        analyzer.name,
+        profile,
+        zone,
+        codes,
+        Verifier(rules, catalogue, held_alarm),
+        analyzer.identity,
+        re.compile(analyzer.specimen_pattern) if analyzer.specimen_pattern else None,
+        tuple(re.compile(pattern) for pattern in analyzer.qc_ids),
+    )
+
+
+def _outlet(destination: Destination, catalogue: mapping.Catalogue, zone: ZoneInfo) -> Outlet:
+    """How a destination's payloads are written. Raises ValueError for templates that name unknown things."""
+    column = destination.codes
+    columns = sorted({name for test in catalogue.tests.values() for name in test.codes})
+    if column and column not in columns:
+        raise ValueError(f'codes = "{column}" is no column of tests.csv (its hospital columns: {", ".join(columns) or "none"})')
+    view = {}
+    for test in catalogue.tests.values():
+        panel = next(iter(catalogue.panels_of(test.code)), "")
+        view[test.code] = oru.Coded(
+            code=test.codes.get(column, "") or test.code if column else test.code,
+            name=test.name,
+            loinc=test.loinc,
+            panel=panel,
+            panel_name=catalogue.panels[panel].name if panel else "",
+        )
+    settings = destination.oru
+    form = oru.OruForm(
+        version=settings.version,
+        charset=settings.charset,
+        msh18=settings.msh18,
+        obr=settings.obr,
+        units=settings.units,
+        flags=settings.flags,
+        fields=settings.fields,
+        segments=settings.segments,
+    )
+    return Outlet(destination.name, oru.compile(form, view, zone=zone), settings.resend, settings.wait)
+
+
+def _check_routes(settings: Settings, catalogue: mapping.Catalogue, problems: list[str]) -> None:
+    for route in settings.routes:
+        unknown = [test for test in route.tests if test not in catalogue.tests]
+        if unknown:
+            problems.append(f'route to "{route.to}": no such test: {", ".join(unknown)}; write codes of tests.csv')

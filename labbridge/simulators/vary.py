@@ -1,0 +1,255 @@
+"""Fresh messages from a sample: another specimen, this moment's times, other values, the same shape.
+
+A ``Template`` is a sample with slots. Where a slot is, the reader itself tells: a text is changed in one place of the
+sample, and that place is a slot if the specimen id, or exactly one value, reads differently then. So whatever a profile
+can say about ids and values holds here too, without being said again. Pure: samples, reader, time and dice come in as
+arguments; the same dice give the same message.
+"""
+
+import re
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from datetime import datetime, timedelta
+from random import Random
+
+import msgspec
+
+from labbridge.mapping import Catalogue, CodeMap, Interval
+from labbridge.model import Reading, RemoteProtocolError, Report, Result
+from labbridge.verification.ages import age_in_days
+
+Read = Callable[[bytes], Reading]
+
+OUTSIDE, CRITICAL = 0.05, 0.01  # shares of the values
+
+
+class Range(msgspec.Struct, frozen=True):
+    """The limits between which a number lies as a rule, in the analyzer's own unit; None where there is none."""
+
+    low: float | None = None
+    high: float | None = None
+    critical_low: float | None = None
+    critical_high: float | None = None
+
+    def draw(self, dice: Random, outside: float, critical: float) -> float:
+        """A number: around the middle, or in these shares of the draws beyond the reference or the critical limits."""
+        low = self.low or 0.0
+        high = self.high if self.high is not None else low + abs(low) or 1.0
+        chance = dice.random()
+        if chance >= outside + critical:
+            margin = (high - low) / 10
+            return dice.uniform(low + margin, high - margin)
+        up = not self.low or (self.high is not None and dice.random() < 0.5)
+        edge, limit, sign = (high, self.critical_high, 1) if up else (low, self.critical_low, -1)
+        if limit is None:
+            limit = edge + sign * abs(edge) / 2
+        return dice.uniform(edge, limit) if chance >= critical else limit + sign * abs(limit) * dice.uniform(0.01, 0.1)
+
+
+Ranges = Callable[[Report, Result], Range | None]
+
+
+def ranges_of(catalogue: Catalogue, codes: CodeMap, now: float) -> Ranges:
+    """The laboratory's own limits as the analyzer's numbers; ``now`` (seconds since 1970) is for the patients' ages.
+
+    Where sex or age is unknown, those of a grown woman.
+    """
+
+    def ranges(report: Report, result: Result) -> Range | None:
+        patient, kind = report.patient, report.specimen.type
+        zero, large = (codes.map(msgspec.structs.replace(result, value=number, number=number), kind) for number in ("0", _LARGE))
+        if zero.test is None or zero.kind != "number" or large.kind != "number":
+            return None
+        age = age_in_days(patient, now)
+        limits = catalogue.limits(zero.test.code, patient.sex or "F", _GROWN_DAYS if age is None else age, kind)
+        if limits is None or limits.reference is None:
+            return None
+        reference, critical = limits.reference, limits.critical or Interval()
+        offset, top = float(zero.value), float(large.value)
+        ends = (reference.low, reference.high, critical.low, critical.high)
+        sent = (None if end is None else (float(end) - offset) / (top - offset) * float(_LARGE) for end in ends)
+        return Range(*sent)
+
+    return ranges
+
+
+_LARGE = "1000000000"  # so large that rounding to the test's decimals does not show
+_GROWN_DAYS = 40 * 365
+
+
+class Fresh(msgspec.Struct, frozen=True):
+    """What one new message is made of."""
+
+    specimens: Sequence[str]  # one for each of the template's
+    now: datetime  # aware, in the analyzer's zone
+    dice: Random
+    outside: float = OUTSIDE
+    critical: float = CRITICAL
+
+
+class Slot(msgspec.Struct, frozen=True):
+    """A place in a sample, and what writes it anew."""
+
+    start: int
+    end: int
+    write: Callable[[Fresh], str]
+
+
+class Template:
+    """A sample of patients' results, ready to be played again and again."""
+
+    def __init__(self, sample: bytes, read: Read, ranges: Ranges | None = None) -> None:
+        """Finds the slots of ``sample``, a whole message as ``read`` takes it.
+
+        ``ranges`` tells the limits of a result; where it knows none, the sample's own value is taken for a usual one.
+        Raises ValueError where the sample is no message of patients' results, or its specimen id has no place of its
+        own.
+        """
+        self._text = text = sample.decode("latin-1")  # a character a byte: the places are the same
+        base = _read(read, text)
+        if base is None or not base.reports or not all(map(_is_patients, base.reports)):
+            raise ValueError("not a sample of patients' results")
+        self.specimens = tuple(dict.fromkeys(report.specimen.id for report in base.reports))
+        found = [*_specimen_slots(text, base, self.specimens, read), *_control_id_slots(text)]
+        found += _value_slots(text, base, ranges, read)
+        found += _time_slots(text, base)
+        self._slots: list[Slot] = []
+        for slot in sorted(found, key=lambda slot: slot.start):  # stable: the specimen goes before value and time
+            if not self._slots or slot.start >= self._slots[-1].end:
+                self._slots.append(slot)
+        self._delimiters = frozenset(text[3:8] if text.startswith("MSH") else text[1:5]) | {"\r", "\n"}
+
+    def write(self, fresh: Fresh) -> bytes:
+        """Writes a new message; raises ValueError for a specimen id that its delimiters would cut."""
+        if not self._delimiters.isdisjoint("".join(fresh.specimens)):
+            raise ValueError("a specimen id must not hold a delimiter of the message")
+        return _replace(self._text, ((slot.start, slot.end, slot.write(fresh)) for slot in self._slots)).encode("latin-1")
+
+
+_ALONE = r"(?<![0-9A-Za-z.\x80-\xff]){}(?![0-9A-Za-z.\x80-\xff])"
+_NUMBER = re.compile(r"(?<![0-9A-Za-z.,+\-\x80-\xff]) *([+-]?[0-9]+(?:[.,]([0-9]+))?) *(?![0-9A-Za-z.,\x80-\xff])")
+_STAMP = re.compile(_ALONE.format(r"([0-9]{14})(?:\.[0-9]{1,4})?([+-][0-9]{4})?"))
+_CONTROL_ID = re.compile(r"(?:^|(?<=\r))MSH(.)(?:(?:(?!\1)[^\r])*\1){8}((?:(?!\1)[^\r])+)")
+_RECENT = timedelta(days=31)
+
+
+def _is_patients(report: Report) -> bool:
+    return report.role == "patient" and bool(report.specimen.id and report.results) and not report.problems
+
+
+def _read(read: Read, text: str) -> Reading | None:
+    try:
+        return read(text.encode("latin-1"))
+    except RemoteProtocolError:
+        return None
+
+
+def _replace(text: str, changes: Iterable[tuple[int, int, str]]) -> str:
+    pieces: list[str] = []
+    done = 0
+    for start, end, new in changes:
+        pieces += text[done:start], new
+        done = end
+    return "".join((*pieces, text[done:]))
+
+
+def _bumped(text: str) -> str:
+    """Another text of the same shape: a pattern of the profile that takes the one takes the other."""
+    return re.sub("[0-9]", lambda digit: str(int(digit[0]) % 9 + 1), text) if re.search("[0-9]", text) else text[::-1] + "X"
+
+
+def _fitted(new: str, old: str) -> str:
+    """``new`` padded with blanks to the width of ``old``, on the side where ``old`` is."""
+    if old.startswith(" "):
+        new = new.rjust(len(old.rstrip(" ")))
+    return new.ljust(len(old)) if old.endswith(" ") else new
+
+
+def _specimen_slots(text: str, base: Reading, specimens: Sequence[str], read: Read) -> Iterator[Slot]:
+    """The places that decide which specimen a report is of; a message may say it twice, and then must agree."""
+    for index, specimen in enumerate(specimens):
+        places = []
+        for match in re.finditer(_ALONE.format(rf" *{re.escape(specimen)} *"), text):
+            change = (*match.span(), _fitted(_bumped(specimen), match[0]))
+            reading = _read(read, _replace(text, [change]))
+            if reading is None or _identities(reading) != _identities(base):
+                places.append(change)
+        reading = _read(read, _replace(text, places))
+        wanted = [_bumped(r.specimen.id) if r.specimen.id == specimen else r.specimen.id for r in base.reports]
+        if reading is None or [report.specimen.id for report in reading.reports] != wanted:
+            raise ValueError("the sample's specimen id has no place of its own")
+        for start, end, _ in places:
+            yield Slot(start, end, _write_specimen(index, text[start:end]))
+
+
+def _identities(reading: Reading) -> list[object]:
+    return [(report.specimen.id, report.problems) for report in reading.reports]
+
+
+def _write_specimen(index: int, old: str) -> Callable[[Fresh], str]:
+    return lambda fresh: _fitted(fresh.specimens[index], old)
+
+
+def _control_id_slots(text: str) -> Iterator[Slot]:
+    """MSH-10, of each message of a batch."""
+    for match in _CONTROL_ID.finditer(text):
+        yield Slot(*match.span(2), lambda fresh: f"{fresh.dice.getrandbits(64):016x}")
+
+
+def _value_slots(text: str, base: Reading, ranges: Ranges | None, read: Read) -> Iterator[Slot]:
+    """The place of each value that is a number; a number that stands for anything else is left alone."""
+    numbers = {result.value for _, result in _results(base) if result.kind == "number"}
+    for match in _NUMBER.finditer(text):
+        if match[1] not in numbers:
+            continue
+        reading = _read(read, _replace(text, [(*match.span(1), _bumped(match[1]))]))
+        changed = reading and _changed(base, reading)
+        if changed:
+            usual = ranges(*changed) if ranges else None
+            yield Slot(*match.span(), _write_value(match[0], match[1], len(match[2] or ""), float(changed[1].number), usual))
+
+
+def _results(reading: Reading) -> list[tuple[Report, Result]]:
+    return [(report, result) for report in reading.reports for result in report.results]
+
+
+def _changed(base: Reading, reading: Reading) -> tuple[Report, Result] | None:
+    """The one result whose value alone is another now."""
+    before, after = _results(base), _results(reading)
+    if [result.code for _, result in before] != [result.code for _, result in after]:
+        return None
+    changed = [old for old, new in zip(before, after, strict=True) if old[1].value != new[1].value]
+    return changed[0] if len(changed) == 1 and changed[0][1].kind == "number" else None
+
+
+def _write_value(old: str, sent: str, decimals: int, number: float, usual: Range | None) -> Callable[[Fresh], str]:
+    size = abs(number)
+    around = usual or Range(number - size / 20, number + size / 20, number - size * 2 / 3, number + size * 2)
+    scale = float(sent.replace(",", ".")) / number if number else 1.0
+
+    def write(fresh: Fresh) -> str:
+        value = around.draw(fresh.dice, fresh.outside, fresh.critical) * scale
+        new = f"{value:z.{decimals}f}"
+        return _fitted(new.replace(".", ",") if "," in sent else new, old)
+
+    return write
+
+
+def _time_slots(text: str, base: Reading) -> Iterator[Slot]:
+    """The times of the last month before the newest one that was read, which becomes now; births and expiries stay."""
+    said = [report.sent for report in base.reports] + [result.measured for _, result in _results(base)]
+    newest = max((time for stamp in said if (match := _STAMP.match(stamp)) and (time := _time(match))), default=None)
+    for match in _STAMP.finditer(text):
+        time = _time(match)
+        if newest and time and abs(time - newest) <= _RECENT:
+            yield Slot(*match.span(), _write_time(time - newest, bool(match[2])))
+
+
+def _time(match: re.Match[str]) -> datetime | None:
+    try:
+        return datetime.strptime(match[1], "%Y%m%d%H%M%S")  # the sample's own zone, if any, is beside the point
+    except ValueError:
+        return None
+
+
+def _write_time(offset: timedelta, with_zone: bool) -> Callable[[Fresh], str]:
+    return lambda fresh: (fresh.now + offset).strftime("%Y%m%d%H%M%S%z" if with_zone else "%Y%m%d%H%M%S")

@@ -1,0 +1,52 @@
+"""Reasons in words: a code and its parameters rendered in English or Chinese."""
+
+from collections.abc import Iterable, Mapping
+from typing import Literal
+
+from labbridge.model import Reason
+
+Language = Literal["en", "zh"]
+
+TEXTS: dict[str, tuple[str, str]] = {
+    "absurd": ("{value} {unit} is not compatible with life", "{value} {unit} 超出生理可能范围"),
+    "alarm": ("alarm {alarm} of the analyzer", "仪器报警 {alarm}"),
+    "auto-release-off": ("automatic release is switched off", "自动审核未启用"),
+    "critical": ("{value} {unit} is critical", "危急值 {value} {unit}"),
+    "held-with": ("kept back with {test}", "因 {test} 一同保留"),
+    "manual": ("this test is always released by a person", "该项目须人工审核"),
+    "no-patient": ("no patient id", "无患者标识"),
+    "no-specimen": ("no specimen id", "无样本号"),
+    "not-a-patient": ("not a patient's result ({role})", "非患者结果（{role}）"),
+    "older-measurement": ("{test} was released from a later measurement", "{test} 已有更新的测定结果"),
+    "repeat": ("{test} was released before as {before}", "{test} 此前已发布为 {before}"),
+    "repeat-first": ("{test} was released before as {before}; the first counts", "{test} 以首次结果 {before} 为准"),
+    "specimen-pattern": ("the specimen id does not look like a barcode of this laboratory", "样本号不符合本实验室条码规则"),
+    "stale": ("measured long ago ({measured})", "测定时间过久（{measured}）"),
+    "status": ("status {status} is not final", "结果状态 {status} 非最终"),
+    "twice-in-message": ("{test} comes more than once in the message", "同一消息中 {test} 出现多次"),
+    "incomplete": ("the transmission broke off: {why}", "传输中断：{why}"),
+    "oversize": ("the message is too large ({bytes} bytes)", "消息过大（{bytes} 字节）"),
+    "reader-failed": ("the message could not be read (a fault of ours: please report it)", "消息读取失败（程序错误，请上报）"),
+    "stray": ("{bytes} bytes came outside any message", "消息之外收到 {bytes} 字节"),
+}
+
+
+def render(reason: Reason, language: Language = "en") -> str:
+    """One reason in words; a code without a text is shown as it is."""
+    texts = TEXTS.get(reason.code)
+    if texts is None:
+        return " ".join([reason.code, *(f"{name}={value}" for name, value in reason.params.items())])
+    return texts[language == "zh"].format_map(_Given(reason.params))
+
+
+def render_all(reasons: Iterable[Reason], language: Language = "en") -> str:
+    """Several reasons in one line."""
+    return ("；" if language == "zh" else "; ").join(dict.fromkeys(render(reason, language) for reason in reasons))
+
+
+class _Given(dict[str, str]):
+    def __init__(self, params: Mapping[str, str]) -> None:
+        super().__init__(params)
+
+    def __missing__(self, key: str) -> str:
+        return "?"

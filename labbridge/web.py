@@ -1,0 +1,52 @@
+"""A small HTTP port for monitoring: /metrics (Prometheus) and /healthz. Off unless ``[http] listen`` is given."""
+
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from twisted.web.resource import Resource
+from twisted.web.server import Site
+
+from labbridge.config import Address
+
+if TYPE_CHECKING:
+    from labbridge.daemon import Daemon
+
+
+class Page(Resource):
+    """One page, made anew for each request."""
+
+    isLeaf = True  # noqa: N815 (Twisted's name)
+
+    def __init__(self, render: Callable[[Any], bytes]) -> None:
+        Resource.__init__(self)
+        self._render = render
+
+    def render_GET(self, request: Any) -> bytes:  # noqa: N802 (Twisted's name)
+        """The page."""
+        return self._render(request)
+
+
+def listen(reactor: Any, address: Address, daemon: "Daemon") -> Any:
+    """Opens the port: all counters in Prometheus' text format, and 200 while the store commits (else 503)."""
+
+    def metrics(request: Any) -> bytes:
+        for outbox in daemon.outboxes.values():
+            daemon.metrics.queue.labels(outbox.name).set(outbox.depth)
+            daemon.metrics.oldest.labels(outbox.name).set(outbox.oldest())
+        request.setHeader(b"content-type", CONTENT_TYPE_LATEST.encode())
+        return generate_latest(daemon.metrics.registry)
+
+    def health(request: Any) -> bytes:
+        status = daemon.status()
+        request.setResponseCode(200 if status["store"] == "ready" and daemon.intake.accepting else 503)
+        request.setHeader(b"content-type", b"application/json")
+        return json.dumps(status).encode()
+
+    root: Any = Resource()
+    root.putChild(b"metrics", Page(metrics))
+    root.putChild(b"healthz", Page(health))
+    site: Any = Site(root)
+    site.noisy = False
+    return reactor.listenTCP(address.port, site, interface=address.host)

@@ -1,0 +1,59 @@
+"""Bounded memory of bytes that are too many or belong nowhere."""
+
+import hashlib
+
+from labbridge.wire.events import Event, Note, Oversize, Stray
+
+HEAD_BYTES = 64 * 1024
+STRAY_BYTES = 4 * 1024
+FLOOD_FACTOR = 4  # an oversize transmission that grows beyond this many times max_message is cut off
+
+
+class Excess:
+    """An oversize transmission as it passes: its head, length and SHA-256. Cost: linear, memory: 64 KiB."""
+
+    def __init__(self, *pieces: bytes | bytearray) -> None:
+        self._head = bytearray()
+        self.length = 0
+        self._hash = hashlib.sha256()
+        for piece in pieces:
+            self.add(piece)
+
+    def add(self, data: bytes | bytearray) -> None:
+        """Take the next bytes."""
+        if len(self._head) < HEAD_BYTES:
+            self._head += data[: HEAD_BYTES - len(self._head)]
+        self.length += len(data)
+        self._hash.update(data)
+
+    def event(self, token: int) -> Oversize:
+        """What is reported of it."""
+        return Oversize(token, bytes(self._head), self.length, self._hash.digest())
+
+
+class Strays:
+    """The bytes of one connection that belong to no message; those in ``expected`` are not counted."""
+
+    def __init__(self, expected: bytes) -> None:
+        self._expected = expected
+        self._head = bytearray()
+        self._count = 0
+        self._noted = False
+
+    def add(self, data: bytes | bytearray) -> None:
+        """Take bytes found outside any message."""
+        data = data.translate(None, self._expected)
+        if data:
+            self._head += data[: STRAY_BYTES - len(self._head)]
+            self._count += len(data)
+
+    def note(self, events: list[Event]) -> None:
+        """Say, the first time only, that there were any."""
+        if self._count and not self._noted:
+            self._noted = True
+            events.append(Note("warning", "bytes outside any message"))
+
+    def report(self, events: list[Event]) -> None:
+        """Say what there was, at the connection's end."""
+        if self._count:
+            events.append(Stray(bytes(self._head), self._count))

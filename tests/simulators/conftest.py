@@ -1,0 +1,11 @@
+from collections.abc import Iterator
+
+import pytest
+from simulators_support import Loop
+
+
+@pytest.fixture
+def loop() -> Iterator[Loop]:
+    own = Loop()
+    yield own
+    own.dispose()

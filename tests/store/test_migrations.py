@@ -1,0 +1,88 @@
+"""A store that was migrated is what the schema says; one that cannot be migrated is left as it is."""
+
+from pathlib import Path
+from typing import Any
+
+import pytest
+from alembic.autogenerate import compare_metadata
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from sqlalchemy import Connection, inspect
+
+from labbridge.store import Store, StoreError
+from labbridge.store import migrations as migrations_package
+from labbridge.store.engine import create_file, is_sqlite, parse, writing
+from labbridge.store.migrations import migrate
+from labbridge.store.schema import HEAD, metadata
+
+from .support import behind
+
+
+def _shape(connection: Connection) -> dict[str, Any]:
+    """Every table's columns, key and indices, the conditions of partial indices included."""
+    inspector = inspect(connection)
+    return {
+        table: {
+            "columns": [(c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(table)],
+            "key": inspector.get_pk_constraint(table)["constrained_columns"],
+            "indices": sorted(
+                (i["name"], i["column_names"], i["unique"], str(i["dialect_options"])) for i in inspector.get_indexes(table)
+            ),
+        }
+        for table in inspector.get_table_names()
+        if table != "alembic_version"
+    }
+
+
+def test_migrated_is_fresh(store_url: str, tmp_path: Path) -> None:
+    """The migrations lead to the schema: the same tables, columns and indices as made from it directly."""
+    url = parse(store_url)
+    engine = writing(url)
+    with engine.connect() as connection:
+        migrate(connection)
+        migrated = _shape(connection)
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+        connection.rollback()
+        with connection.begin():
+            metadata.drop_all(connection)
+            metadata.create_all(connection)
+        assert migrated == _shape(connection)
+    engine.dispose()
+
+
+def test_head_is_the_newest_migration() -> None:
+    config = Config()
+    config.set_main_option("script_location", str(Path(migrations_package.__file__).parent))
+    assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
+
+
+def test_a_newer_store_is_refused(store_url: str) -> None:
+    """A store that a newer version made is not touched, and the text says what to do."""
+    store = Store(store_url)
+    store.open()
+    store.wait_ready(10)
+    assert store.close()
+    with behind(store_url) as connection:
+        connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
+    newer = Store(store_url)
+    with pytest.raises(StoreError, match="a newer version of labbridge made this store"):
+        newer.open()
+        newer.wait_ready(1)
+    newer.close()
+
+
+def test_a_migration_is_all_or_nothing(store_url: str) -> None:
+    """A migration that fails leaves nothing of itself."""
+    url = parse(store_url)
+    if is_sqlite(url):
+        create_file(url)
+    with behind(store_url) as connection:
+        connection.exec_driver_sql("CREATE TABLE spool (id int)")
+    broken = Store(store_url)
+    with pytest.raises(StoreError, match="spool"):
+        broken.open()
+        broken.wait_ready(1)
+    broken.close()
+    with behind(store_url) as connection:
+        assert inspect(connection).get_table_names() == ["spool"]

@@ -1,0 +1,163 @@
+"""What a job may do, and that it sees what was done before it."""
+
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from labbridge.store import HISTORY, Reader, Spooled, Store, Transaction
+from labbridge.store.transaction import storable
+
+from .support import received
+
+
+def test_history_gives_each_key_its_reports_in_order(store: Store) -> None:
+    """Earlier reports come by key, newest last, with their decisions in order; a key without any gives none."""
+
+    def job(tx: Transaction) -> dict[str, list[tuple[int, tuple[bytes, ...]]]]:
+        first, _, third = received(tx, "A"), received(tx, "B"), received(tx, "A")
+        tx.decision(report_id=first, actor="lab", revision=1, document=b"later")
+        tx.set_report_state(third, "held")
+        found = tx.history(["A", "fresh", "B"])
+        assert [earlier.state for earlier in found["A"]] == ["released", "held"]
+        assert found["A"][0].document == b'{"specimen":{}}'
+        return {key: [(one.report_id, one.decisions) for one in reports] for key, reports in found.items()}
+
+    plain = b'{"results":[]}'
+    expected = {"A": [(1, (plain, b"later")), (3, (plain,))], "fresh": [], "B": [(2, (plain,))]}
+    assert store.call(job) == expected
+    assert store.call(lambda tx: tx.history([])) == {}
+
+
+def test_history_is_bounded(store: Store) -> None:
+    """Of a key with very many reports the newest are looked at."""
+
+    def job(tx: Transaction) -> None:
+        for _ in range(HISTORY + 5):
+            received(tx, "QC1")
+
+    store.call(job)
+    found = store.call(lambda tx: tx.history(["QC1"]))["QC1"]
+    assert [earlier.report_id for earlier in found] == list(range(6, HISTORY + 6))
+    assert store.call(lambda tx: tx.reports_of("QC1")) == found
+
+
+def test_reports_are_found_by_specimen_and_by_key(store: Store) -> None:
+    """A report whose key is not its specimen's id is found by both, and only once."""
+
+    def job(tx: Transaction) -> list[list[int]]:
+        tx.report(
+            message_id=1,
+            analyzer="xn-1",
+            key="xn-1/0417/12",
+            specimen="S1",
+            role="patient",
+            state="held",
+            digest=b"",
+            content=b"",
+            document=b"",
+        )
+        received(tx, "S1")
+        return [[one.report_id for one in tx.reports_of(name)] for name in ("S1", "xn-1/0417/12", "S2")]
+
+    assert store.call(job) == [[1, 2], [1], []]
+
+
+def test_facts_are_found_by_id(store: Store) -> None:
+    def job(tx: Transaction) -> None:
+        report = received(tx)
+        (delivery,) = tx.deliveries_of(report)
+        tx.set_delivery_state(delivery.id, "delivered")
+        found = tx.find_delivery(delivery.id)
+        assert found is not None
+        assert (found.state, found.payload, found.lane, found.report_id) == ("delivered", b"MSH|1", "his/S1", report)
+        earlier = tx.find_report(report)
+        assert earlier is not None
+        assert (earlier.specimen, earlier.message_id) == ("S1", 1)
+        assert tx.find_report(99) is None
+        assert tx.find_delivery(99) is None
+        assert tx.deliveries_of(99) == []
+
+    store.call(job)
+
+
+def test_a_revision_is_kept_once(store: Store) -> None:
+    def job(tx: Transaction) -> list[int]:
+        return [tx.revision(b"a" * 32, b"A"), tx.revision(b"b" * 32, b"B"), tx.revision(b"a" * 32, b"A")]
+
+    assert store.call(job) == [1, 2, 1]
+    assert store.call(job) == [1, 2, 1]
+
+
+def test_the_spool_keeps_what_is_not_whole(store: Store) -> None:
+    """Parts stay in order, session by session, until their session is cleared; later parts of it are new."""
+
+    def job(tx: Transaction) -> None:
+        for session, part in (("b", b"1"), ("a", b"2"), ("b", b"3")):
+            tx.spool(session, "xn-1", part)
+        tx.spool("c", "xn-1", b"gone")
+        tx.clear_spool("c")
+        tx.clear_spool("a")
+        tx.spool("a", "xn-1", b"new")
+
+    store.call(job)
+    at = store.call(lambda tx: tx.spooled()[0].at)
+    assert store.call(lambda tx: tx.spooled()) == [Spooled("b", "xn-1", at, b"13"), Spooled("a", "xn-1", at, b"new")]
+    store.call(lambda tx: [tx.clear_spool(session) for session in "ab"])
+    assert store.call(lambda tx: tx.spooled()) == []
+
+
+def test_incomplete_transmissions_stay_open_until_settled(store: Store) -> None:
+    def job(tx: Transaction) -> list[tuple[int, bytes]]:
+        for analyzer, kind, state in (
+            ("xn-1", "incomplete", "open"),
+            ("xn-1", "unreadable", "open"),
+            ("xn-2", "incomplete", "open"),
+            ("xn-1", "incomplete", "open"),
+        ):
+            tx.message(direction="in", analyzer=analyzer, kind=kind, body=b"H|", state=state)
+        tx.set_message_state(1, "settled")
+        return tx.open_incomplete("xn-1")
+
+    assert store.call(job) == [(4, b"H|")]
+
+
+def test_times_default_to_the_transaction(store_url: str) -> None:
+    """Every fact carries microseconds since 1970: the transaction's, or what was given."""
+    store = Store(store_url, clock=lambda: 1_700_000_000.5)
+    store.open()
+    store.wait_ready(10)
+    store.call(lambda tx: tx.message(direction="out", analyzer="", kind="stored", body=b"", at=7))
+    store.call(lambda tx: tx.message(direction="out", analyzer="", kind="stored", body=b""))
+    assert store.close()
+    reader = Reader(store_url)
+    assert [getattr(reader.message(id), "at", None) for id in (1, 2)] == [7, 1_700_000_000_500_000]
+    reader.close()
+
+
+def test_size_and_digest_follow_the_body(store: Store, reader: Reader) -> None:
+    """Size and digest are the body's, but that an oversize message tells its own size."""
+    store.call(lambda tx: tx.message(direction="in", analyzer="a", kind="stored", body=b"abc"))
+    store.call(lambda tx: tx.message(direction="in", analyzer="a", kind="oversize", body=b"abc", size=10**8))
+    whole, head = reader.message(1), reader.message(2)
+    assert whole is not None
+    assert head is not None
+    assert (whole.size, head.size, head.body) == (3, 10**8, b"abc")
+    assert whole.digest.hex() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+
+
+@given(text=st.text(st.characters(exclude_categories=[])), body=st.binary())
+@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_any_text_and_bytes_are_kept(store: Store, text: str, body: bytes) -> None:
+    """Whatever an analyzer sends can be stored and found again, NUL and lone surrogates included."""
+
+    def job(tx: Transaction) -> None:
+        report = received(tx, text, body=body)
+        assert tx.history([text])[text][-1].report_id == report
+        assert tx.reports_of(text)[-1].key == storable(text)
+
+    store.call(job)
+
+
+@pytest.mark.parametrize(("text", "kept"), [("Müller 张", "Müller 张"), ("a\0b", "a\\x00b"), ("\udc80", "\\udc80")])
+def test_text_stays_as_it_is_where_that_can_be_stored(text: str, kept: str) -> None:
+    assert storable(text) == kept

@@ -1,0 +1,52 @@
+"""A store's URL is checked when it is named, its place when it is opened."""
+
+from pathlib import Path
+
+import pytest
+
+from labbridge.store import Reader, Store, StoreError
+
+
+@pytest.mark.parametrize(
+    "url", ["labbridge.db", "mysql://lab:secret@db/lab", "sqlite://", "sqlite:///:memory:", "sqlite://host/x", "x://:y:z"]
+)
+def test_a_wrong_url_is_named_with_what_was_expected(url: str) -> None:
+    with pytest.raises(StoreError, match="expected sqlite:///FILE") as error:
+        Store(url)
+    assert "secret" not in str(error.value)
+
+
+def test_a_missing_folder_is_named_with_a_remedy(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match=rf"{tmp_path}/no does not exist: make it"):
+        Store(f"sqlite:///{tmp_path}/no/labbridge.db").open()
+
+
+def test_a_file_that_is_no_store_is_refused(tmp_path: Path) -> None:
+    path = tmp_path / "labbridge.db"
+    path.write_bytes(b"no database at all" * 100)
+    with pytest.raises(StoreError, match="not a database"):
+        Store(f"sqlite:///{path}").open()
+
+
+def test_a_folder_in_the_place_of_the_file_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="cannot be opened"):
+        Store(f"sqlite:///{tmp_path}").open()
+
+
+def test_reading_needs_a_store(tmp_path: Path) -> None:
+    with pytest.raises(StoreError, match="there is no store at"):
+        Reader(f"sqlite:///{tmp_path}/labbridge.db")
+
+
+def test_a_password_is_never_shown() -> None:
+    assert "secret" not in Store("postgresql+psycopg://lab:secret@db/lab?password=secret").name
+
+
+def test_a_new_store_is_its_owners_alone(tmp_path: Path) -> None:
+    path = tmp_path / "labbridge.db"
+    store = Store(f"sqlite:///{path}")
+    store.open()
+    modes = {file.name: file.stat().st_mode & 0o777 for file in tmp_path.iterdir()}
+    assert store.close()
+    assert modes.keys() >= {"labbridge.db", "labbridge.db-wal", "labbridge.db.lock"}
+    assert set(modes.values()) == {0o600}

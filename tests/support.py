@@ -1,0 +1,338 @@
+"""What tests of the whole daemon share: a configuration, the process, patient analyzers, a hospital that remembers."""
+
+import contextlib
+import os
+import re
+import signal
+import socket
+import socketserver
+import subprocess
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+START, END = b"\x0b", b"\x1c\x0d"
+ENQ, ACK, NAK, EOT, STX, ETX = b"\x05", b"\x06", b"\x15", b"\x04", b"\x02", b"\x03"
+
+CONFIG = """
+[site]
+name = "Test Laboratory"
+timezone = "Asia/Shanghai"
+
+[store]
+url = "{url}"
+
+[[analyzer]]
+name = "xn-1"
+profile = "sysmex-xn"
+listen = "127.0.0.1:{astm}"
+max_connections = 64
+
+[[analyzer]]
+name = "bc-1"
+profile = "mindray-bc"
+listen = "127.0.0.1:{hl7}"
+max_connections = 64
+
+[[destination]]
+name = "his"
+protocol = "hl7v2"
+connect = "127.0.0.1:{his}"
+connections = 4
+codes = "his"
+timeout = "{timeout}"
+
+[[route]]
+to = "his"
+
+[http]
+listen = "127.0.0.1:{http}"
+
+[verification]
+auto_release = true
+hold = "result"
+repeat = "{repeat}"
+stale = "876000h"
+"""
+
+
+def free_ports(count: int) -> list[int]:
+    """Ports that nobody listens on now."""
+    sockets = [socket.socket() for _ in range(count)]
+    try:
+        for one in sockets:
+            one.bind(("127.0.0.1", 0))
+        return [one.getsockname()[1] for one in sockets]
+    finally:
+        for one in sockets:
+            one.close()
+
+
+def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
+    """Waits for a truth, at most so long."""
+    end = time.monotonic() + seconds
+    while time.monotonic() < end:
+        value = condition()
+        if value:
+            return value
+        time.sleep(0.02)
+    raise AssertionError(f"not within {seconds} s: {what}")
+
+
+class Laboratory:
+    """A configuration in a folder, and the daemon that runs it as a process of its own."""
+
+    def __init__(self, folder: Path, url: str = "sqlite:///lab.db", *, repeat: str = "hold", timeout: str = "5s") -> None:
+        self.folder = folder
+        self.astm, self.hl7, self.his, self.http = free_ports(4)
+        self.config = folder / "labbridge.toml"
+        self.config.write_text(
+            CONFIG.format(url=url, astm=self.astm, hl7=self.hl7, his=self.his, http=self.http, repeat=repeat, timeout=timeout)
+        )
+        self.process: subprocess.Popen[bytes] | None = None
+        self.log = folder / "daemon.log"
+
+    def start(self) -> float:
+        """Starts the daemon; returns the seconds until it listened and accepted."""
+        began = time.monotonic()
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(
+                [sys.executable, "-m", "labbridge", "run", "-c", str(self.config)],
+                stdout=log,
+                stderr=log,
+                stdin=subprocess.DEVNULL,
+                start_new_session=True,
+            )
+        try:
+            wait_until(self.accepting, 30, "the daemon accepts")
+        except AssertionError:
+            raise AssertionError(self.log.read_text()[-3000:]) from None
+        return time.monotonic() - began
+
+    def accepting(self) -> bool:
+        """Whether /healthz says that the store is ready; fails when the process has ended."""
+        assert self.process is not None
+        assert self.process.poll() is None, self.log.read_text()[-3000:]
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.http), 1) as client:
+            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            client.settimeout(2)
+            return b" 200 " in client.recv(64)
+        return False
+
+    def kill(self) -> None:
+        """kill -9."""
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> int:
+        """SIGTERM; returns the exit status."""
+        assert self.process is not None
+        if self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+        return self.process.wait(15)
+
+    def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
+        """One labbridge command with this configuration."""
+        return subprocess.run(
+            [sys.executable, "-m", "labbridge", *arguments, "-c", str(self.config)],
+            capture_output=True,
+            text=True,
+            timeout=60,
+            check=False,
+            env={**os.environ, "COLUMNS": "250"},
+        )
+
+
+@contextlib.contextmanager
+def running(folder: Path, **options: Any) -> Iterator[Laboratory]:
+    """A laboratory whose daemon runs, and surely ends."""
+    laboratory = Laboratory(folder, **options)
+    laboratory.start()
+    try:
+        yield laboratory
+    finally:
+        if laboratory.process is not None and laboratory.process.poll() is None:
+            laboratory.process.kill()
+            laboratory.process.wait()
+
+
+class Hospital:
+    """Acknowledges every message and remembers it, in order of arrival. ``answer`` decides the code; None is silence."""
+
+    def __init__(self, port: int, answer: Callable[[bytes], str | None] = lambda message: "AA") -> None:
+        self.port = port
+        self.answer = answer
+        self.messages: list[tuple[str, bytes]] = []
+        self.lock = threading.Lock()
+        self._server: socketserver.ThreadingTCPServer | None = None
+        self._open: set[socket.socket] = set()
+
+    def start(self) -> "Hospital":
+        """Listens."""
+        hospital = self
+
+        class Handler(socketserver.BaseRequestHandler):
+            def handle(self) -> None:
+                hospital._serve(self.request)
+
+        class Server(socketserver.ThreadingTCPServer):
+            allow_reuse_address = True
+            daemon_threads = True
+            block_on_close = False
+
+        self._server = Server(("127.0.0.1", self.port), Handler)
+        threading.Thread(target=self._server.serve_forever, args=(0.05,), daemon=True).start()
+        return self
+
+    def _serve(self, connection: socket.socket) -> None:
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._open.add(connection)
+        buffer = b""
+        with contextlib.suppress(OSError):
+            while data := connection.recv(65536):
+                buffer += data
+                while END in buffer:
+                    block, buffer = buffer.split(END, 1)
+                    self._take(connection, block[block.find(START) + 1 :])
+        self._open.discard(connection)
+
+    def _take(self, connection: socket.socket, message: bytes) -> None:
+        control_id = message.split(b"\r", 1)[0].split(b"|")[9].decode()
+        with self.lock:
+            self.messages.append((control_id, message))
+        code = self.answer(message)
+        if code is not None:
+            ack = f"MSH|^~\\&|HIS|H|LAB|L|20261121||ACK^R01^ACK|A{control_id}|P|2.5.1\rMSA|{code}|{control_id}\r"
+            connection.sendall(START + ack.encode() + END)
+
+    def stop(self) -> None:
+        """Closes the port and every connection."""
+        if self._server is not None:
+            self._server.shutdown()
+            self._server.server_close()
+            self._server = None
+        for connection in list(self._open):
+            with contextlib.suppress(OSError):
+                connection.shutdown(socket.SHUT_RDWR)
+                connection.close()
+
+    def __enter__(self) -> "Hospital":
+        return self.start()
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+
+    def got(self) -> list[tuple[str, bytes]]:
+        """What has arrived so far."""
+        with self.lock:
+            return list(self.messages)
+
+
+def field(message: bytes, segment: bytes, number: int) -> str:
+    """A field of the first such segment of a message we sent."""
+    found = re.search(rb"(?:^|\r)" + segment + rb"\|([^\r]*)", message)
+    if found is None:
+        return ""
+    fields = found[1].split(b"|")
+    return fields[number - 1].decode() if len(fields) >= number else ""
+
+
+def oru(specimen: str, number: int, results: list[tuple[str, str, str]], stamp: str = "20261121101500") -> bytes:
+    """An ORU^R01 in the shape of a Mindray blood counter: (code, value, unit) of each result."""
+    lines = [
+        f"MSH|^~\\&|BC-6800|Mindray|||{stamp}||ORU^R01|{number}|P|2.3.1||||||UNICODE",
+        "PID|1||P1^^^^MR||DOE^JO||19800101|Male",
+        f"OBR|1||{specimen}|00001^Automated Count^99MRC||{stamp}|{stamp}|||||||||||||||||HM||||||||",
+    ]
+    for index, (code, value, unit) in enumerate(results, 1):
+        lines.append(f"OBX|{index}|NM|{code}||{value}|{unit}||N|||F|||{stamp}||")
+    return ("\r".join(lines) + "\r").encode()
+
+
+def astm(specimen: str, results: list[tuple[str, str, str]], stamp: str = "20261121101500") -> list[str]:
+    """The records of a message in the shape of a Sysmex XN: (code, value, unit) of each result."""
+    records = [
+        "H|\\^&|||XN-1000^00-22^11001^^^^AB123456||||||||E1394-97",
+        "P|1|||P1|DOE^JO||19800101|M",
+        f"O|1||2^1^{specimen:>22}^B|^^^^WBC\\^^^^RBC|||||||N||||||||||||||F",
+    ]
+    for index, (code, value, unit) in enumerate(results, 1):
+        records.append(f"R|{index}|^^^^{code}^1|{value}|{unit}||N||F||||{stamp}")
+    return [*records, "L|1|N"]
+
+
+def frame(number: int, text: bytes, end: bytes = ETX) -> bytes:
+    """One LIS01 frame."""
+    body = b"%d" % (number % 8) + text + end
+    return STX + body + b"%02X\r\n" % (sum(body) & 255)
+
+
+class MllpClient:
+    """An analyzer that speaks HL7 and waits for each answer."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 5)
+        self._socket.settimeout(20)
+        self._buffer = b""
+
+    def send(self, message: bytes) -> bytes:
+        """Sends a message and returns the answer; raises OSError when the connection is lost."""
+        self._socket.sendall(START + message + END)
+        return self.answer()
+
+    def raw(self, data: bytes) -> None:
+        """Sends bytes as they are."""
+        self._socket.sendall(data)
+
+    def answer(self) -> bytes:
+        """The next whole answer."""
+        while END not in self._buffer:
+            data = self._socket.recv(65536)
+            if not data:
+                raise ConnectionError("closed")
+            self._buffer += data
+        block, self._buffer = self._buffer.split(END, 1)
+        return block[block.find(START) + 1 :]
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._socket.close()
+
+
+class AstmClient:
+    """An analyzer that speaks LIS01, one record a frame, and resends a frame that is refused."""
+
+    def __init__(self, port: int) -> None:
+        self._socket = socket.create_connection(("127.0.0.1", port), 5)
+        self._socket.settimeout(20)
+        self.acknowledged = 0  # frames of the present message
+
+    def raw(self, data: bytes) -> bytes:
+        """Sends bytes as they are and returns the next byte of the host."""
+        self._socket.sendall(data)
+        answer = self._socket.recv(1)
+        if not answer:
+            raise ConnectionError("closed")
+        return answer
+
+    def send(self, records: list[str]) -> bool:
+        """Sends a message; whether its last frame was acknowledged."""
+        self.acknowledged = 0
+        if self.raw(ENQ) != ACK:
+            return False
+        for number, record in enumerate(records, 1):
+            data = frame(number, record.encode() + b"\r")
+            if not any(self.raw(data) == ACK for _ in range(6)):
+                self._socket.sendall(EOT)
+                return False
+            self.acknowledged += 1
+        self._socket.sendall(EOT)
+        return True
+
+    def close(self) -> None:
+        """Hangs up."""
+        self._socket.close()
