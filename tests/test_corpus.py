@@ -70,7 +70,7 @@ def as_json(readings: list[Reading]) -> dict[str, object]:
         for reading in readings
         for report in reading.reports
     ]
-    queries = [{"specimen": list(q.specimens) or ""} for reading in readings for q in reading.queries]
+    queries = [{"specimen": each} for reading in readings for query in reading.queries for each in query.specimens or ("",)]
     return {"reports": reports, "queries": queries}
 
 

@@ -261,3 +261,20 @@ def _tell(at: str, event: dict[str, Any], language: Language) -> None:
         reasons = render_all(one["reasons"], language)
         text = f"{'':21}{one['test']} {one['value']} {one['unit']} {one['flag']}: {one['verdict']}"
         console.print(Text(text), Text(reasons, style="yellow"))
+
+
+def verify(json: AsJson = False, config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Check the ledger: every fact as it was written, none missing, the chain unbroken."""
+    settings = settings_of(config)
+    with _reading(settings) as reader, Progress(console=console, transient=True, disable=json) as progress:
+        task = progress.add_task("checking", total=None)
+        result = verify_ledger(reader, lambda done, total: progress.update(task, completed=done, total=total))
+    if json:
+        print_json({"facts": result.facts, "transactions": result.transactions, "problems": result.problems})
+    else:
+        verdict = "CHANGED" if result.problems else "as written"
+        console.print(f"{result.facts} facts in {result.transactions} transactions: {verdict}")
+        for problem in result.problems:
+            console.print(problem, style="red", markup=False)
+    if result.problems:
+        raise typer.Exit(1)

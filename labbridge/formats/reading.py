@@ -102,12 +102,12 @@ class ShapeReader:
         self.result = _result_reader(profile, shape, rules, delimiters, dialect)
 
     def specimen(self, scope: Scope) -> tuple[Specimen, bool]:
-        """The specimen, and whether every place that should name it does."""
+        """The specimen, and whether no other place that should name it names another."""
         found = {key: get(scope) for key, get in self._specimen.items()}
         word = found.get("source", "")
         found["source"] = self._sources.get(word, self._sources.get("*", "") if word else "")
         specimen = Specimen(**found)
-        return specimen, all(text == specimen.id for text in self._agree(scope))
+        return specimen, not specimen.id or all(text == specimen.id for text in self._agree(scope))
 
     def patient(self, scope: Scope) -> Patient:
         """The patient, as the analyzer knows them."""

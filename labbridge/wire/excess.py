@@ -32,9 +32,13 @@ class Excess:
 
 
 class Strays:
-    """The bytes of one connection that belong to no message; those in ``expected`` are not counted."""
+    """The bytes of one connection that belong to no message.
+
+    A run of them begins with a byte that is not ``expected`` there, and goes on until ``running`` is set to False.
+    """
 
     def __init__(self, expected: bytes) -> None:
+        self.running = False
         self._expected = expected
         self._head = bytearray()
         self._count = 0
@@ -42,10 +46,11 @@ class Strays:
 
     def add(self, data: bytes | bytearray) -> None:
         """Take bytes found outside any message."""
-        data = data.translate(None, self._expected)
-        if data:
-            self._head += data[: STRAY_BYTES - len(self._head)]
-            self._count += len(data)
+        if not self.running:
+            data = data.lstrip(self._expected)
+            self.running = bool(data)
+        self._head += data[: STRAY_BYTES - len(self._head)]
+        self._count += len(data)
 
     def note(self, events: list[Event]) -> None:
         """Say, the first time only, that there were any."""

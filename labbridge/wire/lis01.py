@@ -114,13 +114,13 @@ class Lis01Link(Station):
         reader = self._reader
         while (state := self._state) not in HOLDING:
             item = reader.next(state in FRAMED)
+            reader.strays.note(events)
             if item is None:
                 break
             if isinstance(item, Frame):
                 self._step(self._judge(item, held, events), now, events)
             else:
                 self._step(self._interpret(item, now), now, events)
-        reader.strays.note(events)
 
     def _step(self, item: str, now: float, events: list[Event]) -> None:
         row = _TABLE[self._state].get(item)

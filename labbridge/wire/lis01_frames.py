@@ -98,7 +98,7 @@ class FrameReader:
         self.fault = ""  # what was wrong with the last bad frame
         self.excess: Excess | None = None
         self._returned: Frame | str | None = None
-        self.strays = Strays(b"\r\n\x04\x05\x06\x15" if check else b"\r\n\x04\x05\x06\x150123456789ABCDEFabcdef")
+        self.strays = Strays(b"\r\n" if check else b"\r\n0123456789ABCDEFabcdef")
 
     def __len__(self) -> int:
         """How many bytes are unread."""
@@ -189,6 +189,7 @@ class FrameReader:
         return self._take_control() if found else None
 
     def _take_control(self) -> str:
+        self.strays.running = False
         name = _CONTROLS[self._data[0]]
         del self._data[:1]
         return name
@@ -221,4 +222,5 @@ class FrameReader:
             return BAD
         del data[:size]
         self._searched = 0
+        self.strays.running = False
         return Frame(body[0] - 0x30, body[1:-1], body[-1] == ETX)

@@ -216,11 +216,14 @@ class MllpLink:
         return data.find(EB) == len(data) - 2 <= self.settings.max_message and data.rfind(SB) == 0 and data[-1] == CR
 
     def _read(self, now: float, events: list[Event]) -> None:
-        while self._reader and (item := self._next()):
+        while self._reader:
+            item = self._next()
+            self._reader.strays.note(events)
+            if item is None:
+                break
             self._step(item, now, events)
         likely = self._state is INSIDE and self._reader.has_likely_end(self._omits_eb)
         self._silent_at = now + self.settings.silence_time if likely else _NEVER
-        self._reader.strays.note(events)
 
     def _next(self) -> str | None:
         """What the stream brings next, or None when more bytes are needed."""

@@ -42,7 +42,10 @@ class BlockReader:
         start = data.find(SB)
         self.strays.add(data if start < 0 else data[:start])
         self._drop(len(data) if start < 0 else start + 1)
-        return None if start < 0 else START
+        if start < 0:
+            return None
+        self.strays.running = False
+        return START
 
     def find_end(self) -> str | None:
         """END or RESTART, to be followed by ``take``; or None when the block goes on."""

@@ -198,8 +198,7 @@ def test_in_idle_everything_but_enq_is_ignored(size: int) -> None:
     assert payloads(play(link, session(MESSAGE), size)) == [MESSAGE]
     (stray,) = link.closed(0.0)
     assert isinstance(stray, Stray)
-    assert stray.count == len(b"hello" + frame(1, MESSAGE)) - 4
-    assert stray.data.startswith(b"hello\x021H|")
+    assert stray == Stray(b"hello" + frame(1, MESSAGE), len(b"hello" + frame(1, MESSAGE)))
 
 
 @given(st.lists(st.sampled_from([ENQ, EOT, ACK, NAK, b"\x02", b"\x03", b"\x17", b"\r\n", b"1H|", frame(1, MESSAGE)])))
@@ -246,7 +245,7 @@ def test_eot_of_a_sender_that_gave_up_makes_no_message(stream: bytes, seconds: f
 
 def test_a_sender_that_gives_up_its_first_frame_is_noted() -> None:
     told = play(host(), ENQ + frame(1, MESSAGE).replace(b"5.4", b"9.4") + EOT)
-    assert [event.what for event in told if isinstance(event, Note)][-1] == "the sender gave up a frame that was refused"
+    assert Note("warning", "the sender gave up a frame that was refused") in told
 
 
 @every_size
