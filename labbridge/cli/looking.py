@@ -6,6 +6,7 @@ from contextlib import closing, contextmanager
 from typing import Annotated, Any
 
 import typer
+from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
@@ -14,6 +15,7 @@ from labbridge.cli.common import DEFAULT_CONFIG, AsJson, ConfigFile, console, fa
 from labbridge.config import Settings
 from labbridge.model import Decided, Reason, Report
 from labbridge.store import Reader, StoreError
+from labbridge.store import verify as verify_ledger
 from labbridge.verification.reasons import Language, render_all
 
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many at most.")]
