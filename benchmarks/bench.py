@@ -153,9 +153,7 @@ def floor(kind: str, connections: int, seconds: float, warmup: float, folder: Pa
     return measured(kind, connections, run, run["messages"], run["ended"], memory, refusals(warm, run))
 
 
-def measured(
-    what: str, connections: int, run: Any, messages: int, ended: float, memory: float, problems: list[str]
-) -> Measured:
+def measured(what: str, connections: int, run: Any, messages: int, ended: float, memory: float, problems: list[str]) -> Measured:
     """A line of the table from what the generator and the hospital counted."""
     rate = messages / max(ended - run["began"], 1e-9)
     return Measured(what, connections, messages, round(rate, 1), run["p50_ms"], run["p99_ms"], memory, problems)

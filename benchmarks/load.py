@@ -21,7 +21,7 @@ from workloads import ACK, END, ENQ, EOT, w1, w2
 clock = time.monotonic
 GRACE = 35.0  # seconds after the end in which an answer may still come
 Record = Callable[[float, bool], None]  # when the message began, whether it was accepted
-Conversation = Generator[bytes, bytes, None]  # yields what to send, is sent what came
+Conversation = Generator[bytes, bytes, bytes]  # yields what to send, is sent what came; returns its last word
 
 
 def mllp(numbers: Iterator[int], record: Record) -> Conversation:
@@ -33,6 +33,7 @@ def mllp(numbers: Iterator[int], record: Record) -> Conversation:
         while not answer.endswith(END):
             answer += yield b""
         record(began, b"\rMSA|AA|" in answer or b"\rMSA|CA|" in answer)
+    return b""
 
 
 def lis01(numbers: Iterator[int], record: Record) -> Conversation:
@@ -48,7 +49,7 @@ def lis01(numbers: Iterator[int], record: Record) -> Conversation:
             answer = yield frame
         record(began, answer == ACK)
         before = EOT
-    yield before
+    return before
 
 
 CONVERSATIONS = {"w1": mllp, "w2": lis01}
@@ -110,8 +111,8 @@ class Load:
                 self._say(sock, conversation.send(data))
                 return
             self.lost += 1
-        except StopIteration:
-            pass
+        except StopIteration as end:
+            self._say(sock, end.value)
         del self.open[sock.fileno()]
         sock.close()
 

@@ -372,6 +372,7 @@ def run(settings: Settings, path: Path, started: Callable[[Daemon], None] | None
     from twisted.internet import reactor as the_reactor
 
     reactor: Any = the_reactor
+    reactor.seconds = time.monotonic  # a step of the clock must not move the protocols' timers
     sys.setswitchinterval(0.002)  # the reactor answers while the writer computes
     daemon = Daemon(settings, path, reactor, time.time)
     daemon.start()

@@ -1,11 +1,42 @@
-"""What a profile need not say: how HL7 v2 and LIS02 place things as their standards have it.
+"""The words of a profile, and what it need not say: how HL7 v2 and LIS02 place things as their standards have it.
 
-Data only, in the language of a profile (see ``profiles``): a profile's own words are laid over these, section by
-section and key by key.
+Data only. ``DEFAULTS`` is written in the language of a profile (see ``profiles``): a profile's own words are laid over
+them, section by section and key by key.
 """
 
 from collections.abc import Mapping
 from typing import Any
+
+# What each section may say: rules, by the names of the fields of ``model``, and whatever is no rule.
+RULES: Mapping[str, tuple[str, ...]] = {
+    "specimen": ("id", "agree", "source", "type", "rack", "position", "collected"),
+    "patient": ("id", "family", "given", "birth", "sex", "age", "location"),
+    "report": ("order", "sender", "sent", "comments"),
+    "result": (
+        *("code", "value", "unit", "flags", "status", "name", "reference", "measured"),
+        *("alarms", "run", "dilution", "operator", "comments"),
+    ),
+    "control": ("material", "lot", "level", "expiry", "target", "sd"),
+    "query": ("specimens", "tests", "echo"),
+}
+OTHER: Mapping[str, tuple[str, ...]] = {
+    "profile": ("model", "vendor", "discipline", "protocol"),
+    "link": ("framing", "charset", "timezone", "ends_message", "frame_size", "checksum", "timers"),
+    "specimen": ("sources",),
+    "result": ("record", "edited"),
+    "query": ("types", "cancel"),
+    "roles": ("qc", "calibration", "test", "unknown"),
+    "value": ("absent", "attachment", "decimal", "thousands"),
+    "times": ("formats", "null"),
+    "alarms": ("none", "codes"),
+    "qc": ("specimen", "patient", "report", "result", "control"),
+    "patient": (),
+    "report": (),
+    "control": (),
+    "status": (),  # the analyzer's own words
+    "evidence": (),  # free text
+}
+SHAPE = ("specimen", "patient", "report", "result", "control")  # the sections that a role may have of its own
 
 DEFAULTS: Mapping[str, Mapping[str, Mapping[str, Any]]] = {
     "hl7v2": {

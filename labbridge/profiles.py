@@ -14,17 +14,19 @@ A rule is a path, a template, a table, or a list of these, of which the first th
 A condition is a table of paths and the patterns that must fit them whole; in a list of tables any one suffices.
 """
 
+import codecs
 import difflib
 import json
 import re
 import tomllib
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path as File
 from typing import Any, Literal, NamedTuple, NoReturn, TypedDict, cast
+from zoneinfo import ZoneInfo
 
 import msgspec
 
-from labbridge.dialects import ALWAYS_ABSENT, DEFAULTS, EVERYWHERE
+from labbridge.dialects import ALWAYS_ABSENT, DEFAULTS, EVERYWHERE, OTHER, RULES, SHAPE
 from labbridge.model import Role
 
 TIMERS = ("answer", "reply", "receive", "busy", "contention", "interrupt")  # seconds; LIS01-A2, and our own answer
@@ -169,32 +171,6 @@ def parse(name: str, text: str, file: str = "profile.toml") -> Profile:
     return _Compiler(file, text).profile(name, document)
 
 
-_RULES: Mapping[str, tuple[str, ...]] = {
-    "specimen": ("id", "agree", "source", "type", "rack", "position", "collected"),
-    "patient": ("id", "family", "given", "birth", "sex", "age", "location"),
-    "report": ("order", "sender", "sent", "comments"),
-    "result": (
-        *("code", "value", "unit", "flags", "status", "name", "reference", "measured"),
-        *("alarms", "run", "dilution", "operator", "comments"),
-    ),
-    "control": ("material", "lot", "level", "expiry", "target", "sd"),
-    "query": ("specimens", "tests", "echo"),
-}
-_OTHER: Mapping[str, tuple[str, ...]] = {
-    "profile": ("model", "vendor", "discipline", "protocol"),
-    "link": ("framing", "charset", "timezone", "ends_message", "frame_size", "checksum", "timers"),
-    "specimen": ("sources",),
-    "result": ("record", "edited"),
-    "query": ("types", "cancel"),
-    "roles": ("qc", "calibration", "test", "unknown"),
-    "value": ("absent", "attachment", "decimal", "thousands"),
-    "times": ("formats", "null"),
-    "alarms": ("none", "codes"),
-    "qc": ("specimen", "patient", "report", "result", "control"),
-    "status": (),
-    "evidence": (),
-}
-_SHAPE = ("specimen", "patient", "report", "result", "control")
 _PATH = re.compile(r"([A-Z][A-Z0-9]{0,2})-(\d{1,2})(?:\.(\d{1,2})(?:\.(\d{1,2}))?)?")
 
 
@@ -223,13 +199,13 @@ class _Compiler:
         about, value, times, alarms, query = (whole[key] for key in ("profile", "value", "times", "alarms", "query"))
         for key in ("model", "vendor"):
             self._text(f"profile.{key}", about.get(key))
-        plain = {key: whole.get(key, {}) for key in _SHAPE}
+        plain = {key: whole.get(key, {}) for key in SHAPE}
         shapes: dict[Role, Shape] = {"patient": self._shape("", plain)}
         if "qc" in whole:
             shapes["qc"] = self._shape("qc.", _merged(plain, whole["qc"]))
         roles = tuple(
             (cast(Role, role), self._condition(f"roles.{role}", whole["roles"][role]))
-            for role in _OTHER["roles"]
+            for role in OTHER["roles"]
             if role in whole["roles"]
         )
         return Profile(
@@ -263,21 +239,20 @@ class _Compiler:
         )
 
     def _check_words(self, document: Mapping[str, Any], inside: str = "") -> None:
-        known = {key: (*_RULES.get(key, ()), *_OTHER.get(key, ())) for key in (*_RULES, *_OTHER)}
+        allowed = SHAPE if inside else tuple(OTHER)
         for section, content in document.items():
-            if section not in (_SHAPE if inside else known):
-                self._fail(inside + section, f"there is no such section{_meant(section, known)}")
-            if not isinstance(content, dict):
-                self._fail(inside + section, "a table is expected")
-            if section == "qc" and not inside:
-                self._check_words(content, "qc.")
+            if section not in allowed:
+                self._fail(inside + section, f"there is no such section{_meant(section, allowed)}")
+            if section == "qc":
+                self._check_words(self._table("qc", content), "qc.")
                 continue
-            for key in content:
-                if known[section] and key not in known[section]:
-                    self._fail(f"{inside}{section}.{key}", f"there is no such key{_meant(key, known[section])}")
+            known = (*RULES.get(section, ()), *OTHER[section])
+            for key in self._table(inside + section, content):
+                if known and key not in known:
+                    self._fail(f"{inside}{section}.{key}", f"there is no such key{_meant(key, known)}")
 
     def _shape(self, inside: str, sections: Mapping[str, Any]) -> Shape:
-        rules = {name: self._rules(inside + name, name, sections[name]) for name in _SHAPE}
+        rules = {name: self._rules(inside + name, name, sections[name]) for name in SHAPE}
         result = sections["result"]
         return Shape(
             record=self._text(f"{inside}result.record", result.get("record")),
@@ -293,8 +268,8 @@ class _Compiler:
             self._fail("link.checksum", "true or false is expected")
         return {
             "framing": cast(Framing, self._choice("link.framing", link["framing"], ("mllp", "lis01"))),
-            "charsets": self._list("link.charset", link["charset"]),
-            "timezone": self._text("link.timezone", link["timezone"]),
+            "charsets": self._known("link.charset", self._list("link.charset", link["charset"]), codecs.lookup),
+            "timezone": self._known("link.timezone", (self._text("link.timezone", link["timezone"]),), _zone)[0],
             "ends_message": cast(Ending, self._choice("link.ends_message", link["ends_message"], ("L", "eot"))),
             "frame_size": link["frame_size"],
             "checksum": link["checksum"],
@@ -302,7 +277,7 @@ class _Compiler:
         }
 
     def _timers(self, timers: Mapping[str, Any]) -> dict[str, float]:
-        for key, seconds in timers.items():
+        for key, seconds in self._table("link.timers", timers).items():
             if key not in TIMERS:
                 self._fail(f"link.timers.{key}", f"there is no such timer{_meant(key, TIMERS)}")
             if not isinstance(seconds, int | float) or seconds <= 0:
@@ -311,7 +286,7 @@ class _Compiler:
 
     def _alarms(self, codes: Mapping[str, Any]) -> dict[str, Alarm]:
         alarms = {}
-        for code, given in codes.items():
+        for code, given in self._table("alarms.codes", codes).items():
             key = f"alarms.codes.{code}"
             words = self._words(key, given)
             if set(words) - {"en", "zh", "do"}:
@@ -321,7 +296,7 @@ class _Compiler:
         return alarms
 
     def _rules(self, where: str, section: str, content: Mapping[str, Any]) -> dict[str, Rule]:
-        return {key: self._rule(f"{where}.{key}", content[key]) for key in _RULES[section] if key in content}
+        return {key: self._rule(f"{where}.{key}", content[key]) for key in RULES[section] if key in content}
 
     def _rule(self, key: str, rule: Any) -> Rule:
         alternatives = rule if isinstance(rule, list) else [rule]
@@ -377,9 +352,22 @@ class _Compiler:
             widths[path.segment] = max(widths.get(path.segment, 0), path.field + 1)
         return widths
 
+    def _known(self, key: str, given: tuple[str, ...], look_up: Callable[[str], object]) -> tuple[str, ...]:
+        for name in given:
+            try:
+                look_up(name)
+            except (LookupError, ValueError):
+                self._fail(key, f"{name!r} is not known")
+        return given
+
     def _words(self, key: str, given: Any) -> dict[str, str]:
         if not isinstance(given, dict) or not all(isinstance(word, str) for word in given.values()):
             self._fail(key, "a table of words is expected")
+        return given
+
+    def _table(self, key: str, given: Any) -> Mapping[str, Any]:
+        if not isinstance(given, dict):
+            self._fail(key, "a table is expected")
         return given
 
     def _list(self, key: str, given: Any) -> tuple[str, ...]:
@@ -413,6 +401,10 @@ def _merged(*documents: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _meant(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
+
+
+def _zone(name: str) -> object:
+    return name and ZoneInfo(name)
 
 
 def _line(text: str, key: str) -> int:

@@ -112,12 +112,11 @@ class Station:
     def refused(self, peer: str, why: str) -> None:
         """A peer was turned away: told once a minute and address."""
         self.daemon.metrics.refused_peers.labels(self.analyzer.name).inc()
-        host = peer.rsplit(":", 1)[0]
         now = self.daemon.reactor.seconds()
-        if now - self._told.get(host, -TELL_AGAIN) >= TELL_AGAIN:
+        if now - self._told.get(peer, -TELL_AGAIN) >= TELL_AGAIN:
             if len(self._told) > 1000:
                 self._told.clear()
-            self._told[host] = now
+            self._told[peer] = now
             log.warning("connection refused", analyzer=self.analyzer.name, peer=peer, why=why)
 
     def _changed(self, state: State) -> None:

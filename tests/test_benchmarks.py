@@ -23,9 +23,7 @@ def instrument(monkeypatch: pytest.MonkeyPatch) -> Callable[[str], Any]:
 
 @contextmanager
 def running(*command: str | Path) -> Iterator[tuple[int, "subprocess.Popen[str]"]]:
-    with subprocess.Popen(
-        [sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
-    ) as process:
+    with subprocess.Popen([sys.executable, *command], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True) as process:
         assert process.stdout is not None
         try:
             yield json.loads(process.stdout.readline())["port"], process
@@ -84,5 +82,7 @@ def test_a_refused_frame_ends_the_message_and_counts_as_refused(instrument: Call
     assert talk.send(b"\x15") == b"\x04\x05"
     for _ in range(34):
         assert talk.send(b"\x06").startswith(b"\x02")
-    assert talk.send(b"\x06") == b"\x04"
+    with pytest.raises(StopIteration) as last:
+        talk.send(b"\x06")
+    assert last.value.value == b"\x04"
     assert accepted == [False, True]

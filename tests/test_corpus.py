@@ -9,19 +9,21 @@ import re
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
 
 from labbridge import profiles
 from labbridge.formats import hl7v2, lis02
-from labbridge.model import Reading, RemoteProtocolError
+from labbridge.model import RemoteProtocolError
 from labbridge.profiles import Profile
+from tests.test_samples import as_json
 
 CORPUS = os.environ.get("LABBRIDGE_CORPUS", "")
 ANALYZERS = Path(__file__).parent.parent / "analyzers"
 
-PROFILES = {
+PROFILES: dict[str, str | dict[str, str]] = {
     "Sysmex-XN-": "sysmex-xn",
     "Sysmex-XP-": "sysmex-xp",
     "Mindray-BC": "mindray-bc",
@@ -56,31 +58,16 @@ def unframed(data: bytes, protocol: str) -> list[bytes]:
     return [b"".join(text if end == b"\x17" else text.rstrip(b"\r") + b"\r" for text, end in frames)]
 
 
-def as_json(readings: list[Reading]) -> dict[str, object]:
-    """Readings as ``labbridge try --json`` prints them, without verdicts."""
-    reports = [
-        {
-            "specimen": report.specimen.id,
-            "role": report.role,
-            "results": [
-                {"code": r.code, "value": r.value, "unit": r.unit, "flags": list(r.flags), "status": r.status}
-                for r in report.results
-            ],
-        }
-        for reading in readings
-        for report in reading.reports
-    ]
-    queries = [{"specimen": each} for reading in readings for query in reading.queries for each in query.specimens or ("",)]
-    return {"reports": reports, "queries": queries}
-
-
-def read_all(file: Path, profile: Profile) -> dict[str, object]:
+def read_all(file: Path, profile: Profile) -> dict[str, Any]:
     read = hl7v2.read if profile.protocol == "hl7v2" else lis02.read
     try:
         readings = [read(message, profile, ZoneInfo("UTC")) for message in unframed(file.read_bytes(), profile.protocol)]
     except RemoteProtocolError as error:
         return {"error": error.reason.code}
-    return as_json(readings)
+    found = as_json(*readings)
+    for query in found["queries"]:
+        query["specimen"] = query["specimen"] or ""  # compare.py's word for "all of them"
+    return found
 
 
 @pytest.mark.skipif(not CORPUS, reason="LABBRIDGE_CORPUS names no folder")
@@ -93,9 +80,7 @@ def test_nothing_in_the_corpus_is_read_wrong(tmp_path: Path) -> None:
     ]
     readings = tmp_path / "readings.jsonl"
     readings.write_text("\n".join(lines), "utf-8")
-    compared = subprocess.run(
-        [sys.executable, f"{CORPUS}/compare.py", str(readings)], capture_output=True, text=True, check=False
-    )
+    compared = subprocess.run([sys.executable, f"{CORPUS}/compare.py", str(readings)], capture_output=True, text=True, check=False)
     print(compared.stdout, compared.stderr)
     assert [line for line in compared.stdout.splitlines() if line.startswith("wrong")] == []
     assert compared.returncode == 0

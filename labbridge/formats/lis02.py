@@ -52,11 +52,13 @@ _BLANK = " \t\r\n\0"
 
 
 def write_no_order(queries: Sequence[Query], payload: bytes, profile: Profile, *, stamp: str) -> bytes:
-    """Write the answer to a query for which there is no order: a header and ``L|1|I`` (LIS02-A2, 13.4).
+    """Write the one answer to queries for which there is no order: a header and ``L|1|I`` (LIS02-A2, 13.4).
 
-    The header has the query's own delimiters and, the other way round, its sender and receiver. ``stamp`` is
+    Nothing for no queries. The header has the query's own delimiters and, the other way round, its sender and receiver. ``stamp`` is
     YYYYMMDDHHMMSS, the sender's local time. Raises RemoteProtocolError when ``payload`` has no header.
     """
+    if not queries:
+        return b""
     text, _ = charset.decode(payload, profile.charsets)
     line = re.split("[\r\n]", text.strip(_BLANK), maxsplit=1)[0]
     bar = _delimiters(line).field
@@ -64,7 +66,7 @@ def write_no_order(queries: Sequence[Query], payload: bytes, profile: Profile, *
     header = ["H", asked[1]] + [""] * 12
     header[4], header[9] = (asked + [""] * 15)[9], (asked + [""] * 15)[4]
     header[11:] = "P", "LIS2-A2", stamp
-    return "".join(f"{bar.join(record)}\r" for record in (header, ["L", "1", "I"])).encode(charset.codec(profile.charsets[0]))
+    return "".join(f"{bar.join(record)}\r" for record in (header, ["L", "1", "I"])).encode("ascii", "backslashreplace")
 
 
 def _read(lines: Sequence[str], profile: Profile, zone: tzinfo, problems: Sequence[Reason]) -> Reading:
@@ -114,13 +116,6 @@ def unescape(text: str, delimiters: Delimiters) -> str:
         return letters.get(match[1], "")
 
     return _escaped(delimiters.escape).sub(resolve, text)
-
-
-def escape(text: str, delimiters: Delimiters) -> str:
-    """Escape whatever would be read as a delimiter, or may not stand in a frame (CONFORMANCE A21)."""
-    letters = {delimiters.field: "F", delimiters.component: "S", delimiters.repeat: "R", delimiters.escape: "E"}
-    mark = delimiters.escape
-    return "".join(f"{mark}{letters[c]}{mark}" if c in letters else f"{mark}X{ord(c):02X}{mark}" if c < " " else c for c in text)
 
 
 _HEX = re.compile("(?:[0-9A-Fa-f]{2})+")

@@ -1,6 +1,6 @@
 """What both readers share: results read by a profile's rules, and reports put together from them.
 
-``rules_for`` compiles a profile once per set of delimiters. A reader splits a message, keeps a scope of what is in
+``reader_for`` compiles a profile once per set of delimiters. A reader splits a message, keeps a scope of what is in
 force, and hands each order with its results to an ``Assembly``, which makes one report of one specimen. Whatever
 disagrees is told in the report's problems, so that it is held: nothing is guessed. The order of segments is none of
 this file's business: that is ``hl7v2``'s and ``lis02``'s part.
@@ -275,10 +275,11 @@ class _Draft:
             self.problems.append(reason)
 
     def meet(self, patient: Patient) -> None:
-        """The same specimen again: its patient must be the same one."""
-        pairs = [(getattr(self.patient, name), getattr(patient, name)) for name in _IDENTITY]
-        if any(one and other and one != other for one, other in pairs):
+        """The same specimen again: its patient must be the same one, as far as either is told."""
+        known, told = msgspec.structs.asdict(self.patient), msgspec.structs.asdict(patient)
+        if any(known[name] and told[name] and known[name] != told[name] for name in _IDENTITY):
             self.doubt(PATIENT_CONFLICT)
+        self.patient = Patient(**{name: text or told[name] for name, text in known.items()})
 
 
 class Assembly:

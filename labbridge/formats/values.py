@@ -53,7 +53,6 @@ def classifier(values: Values) -> Understand:
     whole = rf"(?:[0-9]{{1,3}}(?:{comma}[0-9]{{3}})+|[0-9]+)" if comma else "[0-9]+"
     number = re.compile(rf"{_COMPARATOR}(-?(?:{whole}(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?)")
     plain = values.decimal == "." and not comma
-    absent = re.compile("|".join(f"(?:{pattern.pattern})" for pattern in values.absent))
 
     def understand(text: str) -> Understood:
         match = number.fullmatch(text)
@@ -64,7 +63,7 @@ def classifier(values: Values) -> Understand:
             if comparator is None:
                 return text, "number", digits, ""
             return text, "comparator", digits, _COMPARATORS.get(comparator, comparator)
-        if not text or absent.fullmatch(text):
+        if not text or any(pattern.fullmatch(text) for pattern in values.absent):
             return text, "absent", "", ""
         ratio = _RATIO.fullmatch(text)
         if ratio:
@@ -132,7 +131,7 @@ class Clock(Memo[Instant]):
             return Instant(None)
         try:
             return Instant(self._seconds(text))
-        except (ValueError, OverflowError):
+        except ValueError:
             return Instant(None, bad=True)
 
     def _seconds(self, text: str) -> int | None:

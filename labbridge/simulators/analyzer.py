@@ -30,14 +30,17 @@ Happening = Literal["connected", "disconnected", "acknowledged", "refused"]
 
 
 def templates(profile: Profile, samples: Path, zone: tzinfo, ranges: Ranges | None = None) -> list[Template]:
-    """The samples of a folder (``*.hl7``, ``*.astm``) that are patients' results; raises ValueError without any."""
+    """The samples of a folder (``*.hl7``, ``*.astm``) that are patients' results; raises ValueError without any.
+
+    Those named ``patient*`` are the usual ones; where there are none, all are tried.
+    """
     reader = hl7v2.read if profile.protocol == "hl7v2" else lis02.read
 
     def read(payload: bytes) -> Reading:
         return reader(payload, profile, zone)
 
     found = []
-    for file in sorted(samples.glob("*")):
+    for file in sorted(samples.glob("patient*")) or sorted(samples.glob("*")):
         if file.suffix in (".hl7", ".astm"):
             try:
                 found.append(Template(b"".join(line + b"\r" for line in file.read_bytes().splitlines()), read, ranges))

@@ -27,6 +27,7 @@ from labbridge.wire.mllp import MllpLink, MllpSettings
 Fate = Literal["accepted", "refused", "rejected", "hung", "dropped"]
 
 _CODES: dict[Fate, Code] = {"accepted": "A", "refused": "E", "rejected": "R"}  # HL7 table 0008
+_AILMENTS: tuple[Fate, ...] = ("hung", "dropped", "refused", "rejected")
 
 
 class Hospital:
@@ -138,14 +139,8 @@ class Hospital:
     # -- what it does with a message -------------------------------------------------------------------------------
 
     def _fate(self) -> Fate:
-        shares: tuple[tuple[Fate, float], ...] = (
-            ("hung", self.hang),
-            ("dropped", self.drop),
-            ("refused", self.refuse),
-            ("rejected", self.reject),
-        )
         chance = self._dice.random()
-        for fate, share in shares:
+        for fate, share in zip(_AILMENTS, (self.hang, self.drop, self.refuse, self.reject), strict=True):
             if chance < share:
                 return fate
             chance -= share

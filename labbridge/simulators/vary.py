@@ -9,6 +9,7 @@ arguments; the same dice give the same message.
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from datetime import datetime, timedelta
+from functools import partial
 from random import Random
 
 import msgspec
@@ -47,6 +48,9 @@ class Range(msgspec.Struct, frozen=True):
 
 Ranges = Callable[[Report, Result], Range | None]
 
+_LARGE = "1000000000"  # so large that rounding to a test's decimals does not show
+_GROWN_DAYS = 40 * 365
+
 
 def ranges_of(catalogue: Catalogue, codes: CodeMap, now: float) -> Ranges:
     """The laboratory's own limits as the analyzer's numbers; ``now`` (seconds since 1970) is for the patients' ages.
@@ -55,25 +59,19 @@ def ranges_of(catalogue: Catalogue, codes: CodeMap, now: float) -> Ranges:
     """
 
     def ranges(report: Report, result: Result) -> Range | None:
-        patient, kind = report.patient, report.specimen.type
-        zero, large = (codes.map(msgspec.structs.replace(result, value=number, number=number), kind) for number in ("0", _LARGE))
+        kind, patient, age = report.specimen.type, report.patient, age_in_days(report.patient, now)
+        zero, large = (codes.map(msgspec.structs.replace(result, value=n, number=n), kind) for n in ("0", _LARGE))
         if zero.test is None or zero.kind != "number" or large.kind != "number":
             return None
-        age = age_in_days(patient, now)
         limits = catalogue.limits(zero.test.code, patient.sex or "F", _GROWN_DAYS if age is None else age, kind)
         if limits is None or limits.reference is None:
             return None
-        reference, critical = limits.reference, limits.critical or Interval()
-        offset, top = float(zero.value), float(large.value)
+        reference, critical, offset = limits.reference, limits.critical or Interval(), float(zero.value)
+        factor = (float(large.value) - offset) / float(_LARGE)
         ends = (reference.low, reference.high, critical.low, critical.high)
-        sent = (None if end is None else (float(end) - offset) / (top - offset) * float(_LARGE) for end in ends)
-        return Range(*sent)
+        return Range(*(None if end is None else (float(end) - offset) / factor for end in ends))
 
     return ranges
-
-
-_LARGE = "1000000000"  # so large that rounding to the test's decimals does not show
-_GROWN_DAYS = 40 * 365
 
 
 class Fresh(msgspec.Struct, frozen=True):
@@ -109,9 +107,9 @@ class Template:
         if base is None or not base.reports or not all(map(_is_patients, base.reports)):
             raise ValueError("not a sample of patients' results")
         self.specimens = tuple(dict.fromkeys(report.specimen.id for report in base.reports))
-        found = [*_specimen_slots(text, base, self.specimens, read), *_control_id_slots(text)]
-        found += _value_slots(text, base, ranges, read)
+        found = [*_specimen_slots(text, base, self.specimens, read), *_value_slots(text, base, ranges, read)]
         found += _time_slots(text, base)
+        found += (Slot(*match.span(2), _control_id) for match in _CONTROL_ID.finditer(text))
         self._slots: list[Slot] = []
         for slot in sorted(found, key=lambda slot: slot.start):  # stable: the specimen goes before value and time
             if not self._slots or slot.start >= self._slots[-1].end:
@@ -127,9 +125,14 @@ class Template:
 
 _ALONE = r"(?<![0-9A-Za-z.\x80-\xff]){}(?![0-9A-Za-z.\x80-\xff])"
 _NUMBER = re.compile(r"(?<![0-9A-Za-z.,+\-\x80-\xff]) *([+-]?[0-9]+(?:[.,]([0-9]+))?) *(?![0-9A-Za-z.,\x80-\xff])")
-_STAMP = re.compile(_ALONE.format(r"([0-9]{14})(?:\.[0-9]{1,4})?([+-][0-9]{4})?"))
-_CONTROL_ID = re.compile(r"(?:^|(?<=\r))MSH(.)(?:(?:(?!\1)[^\r])*\1){8}((?:(?!\1)[^\r])+)")
+_STAMP = re.compile(_ALONE.format(r"([0-9]{12}(?:[0-9]{2})?)(?:\.[0-9]{1,4})?([+-][0-9]{4})?"))
+_LAYOUTS = {12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _RECENT = timedelta(days=31)
+_CONTROL_ID = re.compile(r"(?:^|(?<=\r))MSH(.)(?:(?:(?!\1)[^\r])*\1){8}((?:(?!\1)[^\r])+)")  # MSH-10
+
+
+def _control_id(fresh: Fresh) -> str:
+    return f"{fresh.dice.getrandbits(64):016x}"
 
 
 def _is_patients(report: Report) -> bool:
@@ -154,7 +157,8 @@ def _replace(text: str, changes: Iterable[tuple[int, int, str]]) -> str:
 
 def _bumped(text: str) -> str:
     """Another text of the same shape: a pattern of the profile that takes the one takes the other."""
-    return re.sub("[0-9]", lambda digit: str(int(digit[0]) % 9 + 1), text) if re.search("[0-9]", text) else text[::-1] + "X"
+    bumped = re.sub("[0-9]", lambda digit: str(int(digit[0]) % 9 + 1), text)
+    return bumped if bumped != text else text[::-1] + "X"
 
 
 def _fitted(new: str, old: str) -> str:
@@ -166,46 +170,35 @@ def _fitted(new: str, old: str) -> str:
 
 def _specimen_slots(text: str, base: Reading, specimens: Sequence[str], read: Read) -> Iterator[Slot]:
     """The places that decide which specimen a report is of; a message may say it twice, and then must agree."""
+    said = [(report.specimen.id, report.problems) for report in base.reports]
     for index, specimen in enumerate(specimens):
         places = []
         for match in re.finditer(_ALONE.format(rf" *{re.escape(specimen)} *"), text):
             change = (*match.span(), _fitted(_bumped(specimen), match[0]))
             reading = _read(read, _replace(text, [change]))
-            if reading is None or _identities(reading) != _identities(base):
+            if reading is None or [(report.specimen.id, report.problems) for report in reading.reports] != said:
                 places.append(change)
+                yield Slot(*match.span(), partial(_specimen, index, match[0]))
         reading = _read(read, _replace(text, places))
-        wanted = [_bumped(r.specimen.id) if r.specimen.id == specimen else r.specimen.id for r in base.reports]
+        wanted = [_bumped(specimen) if id_ == specimen else id_ for id_, _ in said]
         if reading is None or [report.specimen.id for report in reading.reports] != wanted:
             raise ValueError("the sample's specimen id has no place of its own")
-        for start, end, _ in places:
-            yield Slot(start, end, _write_specimen(index, text[start:end]))
 
 
-def _identities(reading: Reading) -> list[object]:
-    return [(report.specimen.id, report.problems) for report in reading.reports]
-
-
-def _write_specimen(index: int, old: str) -> Callable[[Fresh], str]:
-    return lambda fresh: _fitted(fresh.specimens[index], old)
-
-
-def _control_id_slots(text: str) -> Iterator[Slot]:
-    """MSH-10, of each message of a batch."""
-    for match in _CONTROL_ID.finditer(text):
-        yield Slot(*match.span(2), lambda fresh: f"{fresh.dice.getrandbits(64):016x}")
+def _specimen(index: int, old: str, fresh: Fresh) -> str:
+    return _fitted(fresh.specimens[index], old)
 
 
 def _value_slots(text: str, base: Reading, ranges: Ranges | None, read: Read) -> Iterator[Slot]:
     """The place of each value that is a number; a number that stands for anything else is left alone."""
     numbers = {result.value for _, result in _results(base) if result.kind == "number"}
     for match in _NUMBER.finditer(text):
-        if match[1] not in numbers:
-            continue
-        reading = _read(read, _replace(text, [(*match.span(1), _bumped(match[1]))]))
-        changed = reading and _changed(base, reading)
-        if changed:
-            usual = ranges(*changed) if ranges else None
-            yield Slot(*match.span(), _write_value(match[0], match[1], len(match[2] or ""), float(changed[1].number), usual))
+        if match[1] in numbers:
+            reading = _read(read, _replace(text, [(*match.span(1), _bumped(match[1]))]))
+            changed = reading and _changed(base, reading)
+            if changed:
+                usual = ranges(*changed) if ranges else None
+                yield Slot(*match.span(), partial(_value, match, float(changed[1].number), usual))
 
 
 def _results(reading: Reading) -> list[tuple[Report, Result]]:
@@ -221,17 +214,12 @@ def _changed(base: Reading, reading: Reading) -> tuple[Report, Result] | None:
     return changed[0] if len(changed) == 1 and changed[0][1].kind == "number" else None
 
 
-def _write_value(old: str, sent: str, decimals: int, number: float, usual: Range | None) -> Callable[[Fresh], str]:
-    size = abs(number)
+def _value(sent: re.Match[str], number: float, usual: Range | None, fresh: Fresh) -> str:
+    size, decimals = abs(number), len(sent[2] or "")
     around = usual or Range(number - size / 20, number + size / 20, number - size * 2 / 3, number + size * 2)
-    scale = float(sent.replace(",", ".")) / number if number else 1.0
-
-    def write(fresh: Fresh) -> str:
-        value = around.draw(fresh.dice, fresh.outside, fresh.critical) * scale
-        new = f"{value:z.{decimals}f}"
-        return _fitted(new.replace(".", ",") if "," in sent else new, old)
-
-    return write
+    scale = float(sent[1].replace(",", ".")) / number if number else 1.0
+    new = f"{around.draw(fresh.dice, fresh.outside, fresh.critical) * scale:z.{decimals}f}"
+    return _fitted(new.replace(".", ",") if "," in sent[1] else new, sent[0])
 
 
 def _time_slots(text: str, base: Reading) -> Iterator[Slot]:
@@ -241,15 +229,16 @@ def _time_slots(text: str, base: Reading) -> Iterator[Slot]:
     for match in _STAMP.finditer(text):
         time = _time(match)
         if newest and time and abs(time - newest) <= _RECENT:
-            yield Slot(*match.span(), _write_time(time - newest, bool(match[2])))
+            layout = _LAYOUTS[len(match[1])] + ("%z" if match[2] else "")
+            yield Slot(*match.span(), partial(_moved, time - newest, layout))
+
+
+def _moved(offset: timedelta, layout: str, fresh: Fresh) -> str:
+    return (fresh.now + offset).strftime(layout)
 
 
 def _time(match: re.Match[str]) -> datetime | None:
     try:
-        return datetime.strptime(match[1], "%Y%m%d%H%M%S")  # the sample's own zone, if any, is beside the point
+        return datetime.strptime(match[1], _LAYOUTS[len(match[1])])  # the sample's own zone is beside the point
     except ValueError:
         return None
-
-
-def _write_time(offset: timedelta, with_zone: bool) -> Callable[[Fresh], str]:
-    return lambda fresh: (fresh.now + offset).strftime("%Y%m%d%H%M%S%z" if with_zone else "%Y%m%d%H%M%S")

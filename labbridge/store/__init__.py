@@ -7,20 +7,7 @@ with the ledger that nothing was changed or lost.
 from .engine import StoreError, StoreLocked, StoreUnavailable
 from .ledger import Verification, verify
 from .reader import Reader
-from .rows import (
-    Attempt,
-    AuditEntry,
-    Counts,
-    Decision,
-    Delivery,
-    Earlier,
-    Message,
-    Queued,
-    Revision,
-    Spooled,
-    Trace,
-    Waiting,
-)
+from .rows import Attempt, AuditEntry, Counts, Decision, Delivery, Earlier, Message, Queued, Revision, Spooled, Trace, Waiting
 from .statements import HISTORY
 from .transaction import Transaction
 from .writer import Store, StoreState

@@ -19,13 +19,7 @@ POSTGRESQL = ("postgresql", "postgresql+psycopg")
 
 # Documents of some 3 KB fill pages of 16 KiB well: half the CPU of 4 KiB pages in groups of 64, no more in groups of
 # one. A checkpoint every 250 such pages (4 MB) keeps the longest commit short.
-_PRAGMAS = (
-    "page_size=16384",
-    "journal_mode=WAL",
-    "synchronous=FULL",
-    "wal_autocheckpoint=250",
-    "cache_size=-16000",
-)
+_PRAGMAS = ("page_size=16384", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=250", "cache_size=-16000")
 _BUSY_SECONDS = 2.0
 # A server that is gone must be noticed while an analyzer still waits; a commit must mean that it is on the disk.
 _POSTGRESQL = {

@@ -69,14 +69,7 @@ report = Table(
 )
 
 decision = Table(
-    "decision",
-    metadata,
-    _key(),
-    _whole("report_id"),
-    _whole("at"),
-    _text("actor"),
-    _whole("revision"),
-    _bytes("document"),
+    "decision", metadata, _key(), _whole("report_id"), _whole("at"), _text("actor"), _whole("revision"), _bytes("document")
 )
 
 delivery = Table(
@@ -112,14 +105,7 @@ audit = Table(
 )
 
 ledger = Table(
-    "ledger",
-    metadata,
-    _key("sequence"),
-    _text("writer"),
-    _whole("at"),
-    _bytes("previous"),
-    _bytes("hash"),
-    _bytes("facts"),
+    "ledger", metadata, _key("sequence"), _text("writer"), _whole("at"), _bytes("previous"), _bytes("hash"), _bytes("facts")
 )
 
 spool = Table("spool", metadata, _key(), _text("session"), _text("analyzer"), _whole("at"), _bytes("body"))

@@ -36,7 +36,7 @@ _WAITING = """
     SELECT id, at, destination, lane, report_id, decision_id, control_id, due, state FROM delivery
     WHERE state IN ('queued', 'refused') ORDER BY id"""
 
-_PAYLOADS = "SELECT id, payload FROM {numbers} JOIN delivery ON delivery.id = wanted.value"
+_PAYLOADS = "SELECT delivery.id, payload FROM {numbers} JOIN delivery ON delivery.id = wanted.value"
 
 _HELD = "SELECT {earlier} FROM report WHERE state = 'held' ORDER BY id"
 
@@ -79,8 +79,7 @@ class Statements:
         self.insert_ledger = str(insert(ledger).compile(dialect=dialect))
         self.insert_spool = str(insert(spool).compile(dialect=dialect))
         self.last_ids = [
-            text("SELECT coalesce(max(id), 0) FROM {table}", table.name)
-            for table in (*(fact.table for fact in FACTS), spool)
+            text("SELECT coalesce(max(id), 0) FROM {table}", table.name) for table in (*(fact.table for fact in FACTS), spool)
         ]
         self.last_link = text("SELECT sequence, hash FROM ledger ORDER BY sequence DESC LIMIT 1")
         self.set_message = text(_SET_STATE, "message")

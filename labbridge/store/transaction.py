@@ -97,9 +97,7 @@ class Transaction:
         if size < 0:
             size = len(body)
         control_id, note = storable(control_id), storable(note)
-        self._messages.append(
-            (id, at or self.at, direction, analyzer, link, kind, control_id, digest, size, note, state, body)
-        )
+        self._messages.append((id, at or self.at, direction, analyzer, link, kind, control_id, digest, size, note, state, body))
         return id
 
     def report(
@@ -122,9 +120,7 @@ class Transaction:
         self.size += len(document)
         key, specimen, patient = storable(key), storable(specimen), storable(patient)
         at = at or self.at
-        self._reports.append(
-            (id, message_id, at, analyzer, key, specimen, patient, role, digest, content, state, document)
-        )
+        self._reports.append((id, message_id, at, analyzer, key, specimen, patient, role, digest, content, state, document))
         return id
 
     def decision(self, *, report_id: int, actor: str, revision: int, document: bytes, at: int = 0) -> int:
@@ -160,17 +156,7 @@ class Transaction:
         self._attempts.append((id, delivery_id, at or self.at, storable(outcome), reply))
         return id
 
-    def audit(
-        self,
-        *,
-        actor: str,
-        action: str,
-        subject: str,
-        reason: str = "",
-        old: str = "",
-        new: str = "",
-        at: int = 0,
-    ) -> int:
+    def audit(self, *, actor: str, action: str, subject: str, reason: str = "", old: str = "", new: str = "", at: int = 0) -> int:
         """Append what a person changed."""
         id = next(self._next_audit)
         words = (storable(word) for word in (actor, action, subject, reason, old, new))
@@ -218,10 +204,7 @@ class Transaction:
         sessions: dict[str, list[Columns]] = {}
         for row in self._read(self._sql.spooled):
             sessions.setdefault(row[0], []).append(row)
-        return [
-            Spooled(session, rows[0][1], rows[0][2], b"".join(row[3] for row in rows))
-            for session, rows in sessions.items()
-        ]
+        return [Spooled(session, rows[0][1], rows[0][2], b"".join(row[3] for row in rows)) for session, rows in sessions.items()]
 
     # Look-ups: what earlier jobs of the same transaction wrote is seen
 
@@ -252,27 +235,22 @@ class Transaction:
 
     def waiting_deliveries(self) -> list[Delivery]:
         """The deliveries that are queued or refused, in the order in which they were queued, without their payloads."""
-        self.flush()
         return [Delivery(*row) for row in self._read(self._sql.waiting)]
 
     def payloads(self, ids: Collection[int]) -> dict[int, bytes]:
         """What to send for each of these deliveries."""
-        self.flush()
         return {row[0]: row[1] for row in self._read(self._sql.payloads, self._list(ids))}
 
     def held_reports(self) -> list[Earlier]:
         """All reports that are held, the oldest first."""
-        self.flush()
         return self._with_decisions(self._read(self._sql.held))
 
     def message_state(self, id: int) -> str:
         """The state of a message; empty when there is no such message."""
-        self.flush()
         return next((row[0] for row in self._read(self._sql.message_state, id)), "")
 
     def spooled_body(self, session: str) -> bytes:
         """The parts of one transmission, joined."""
-        self.flush()
         return b"".join(row[0] for row in self._read(self._sql.spooled_body, session))
 
     def open_incomplete(self, analyzer: str) -> list[tuple[int, bytes]]:

@@ -6,7 +6,8 @@ runs again alone: one that fails, fails alone.
 
     opening ──▶ ready ◀──▶ unavailable     (PostgreSQL: the connection is lost, and made again in the background)
        │          └──────▶ closed
-       └──▶ locked                         (another process writes to this store)
+       ├──▶ locked                         (another process writes to this store)
+       └──▶ unusable                       (a newer version made this store, or it is none)
 """
 
 import logging
@@ -31,7 +32,7 @@ from .statements import Statements
 from .transaction import Cursor, Memory, Transaction
 
 R = TypeVar("R")
-StateName = Literal["opening", "ready", "unavailable", "locked", "closed"]
+StateName = Literal["opening", "ready", "unavailable", "locked", "unusable", "closed"]
 Outcome = tuple["_Job", Callable[[Any], None], Any]
 
 GROUP_JOBS = 512
@@ -39,7 +40,10 @@ GROUP_BYTES = 8 * 1024 * 1024
 GROUP_SECONDS = 0.05  # of running jobs, before the group is committed
 
 _LOCK_GRACE = 5.0  # the lock of a process that was killed lives until PostgreSQL notices
+_PAUSE_SECONDS = 1.0
 _RETRY_SECONDS = (0.0, 1.0, 2.0, 5.0)
+
+_LOST: dict[StateName, type[StoreError]] = {"locked": StoreLocked, "unusable": StoreError}
 
 _log = logging.getLogger(__name__)
 
@@ -72,6 +76,17 @@ class _Session:
         self._memory = Memory()
         self._memory.load(self._cursor, statements)
         self._raw.rollback()
+        self._used = time.monotonic()
+
+    def alive(self) -> bool:
+        """Whether the connection still works; asked after a pause, in which a server may have been restarted."""
+        if time.monotonic() - self._used < _PAUSE_SECONDS:
+            return True
+        driver = self._raw.dbapi_connection
+        try:
+            return driver is not None and self._connection.dialect.do_ping(driver)
+        except self._connection.dialect.loaded_dbapi.Error:
+            return False
 
     def begin(self) -> Transaction:
         """Begin a transaction with the right to write."""
@@ -84,6 +99,7 @@ class _Session:
         link = transaction.finish()
         self._raw.commit()
         self._memory.link = link
+        self._used = time.monotonic()
 
     def roll_back(self) -> bool:
         """Undo what was begun; tells whether the connection is of further use."""
@@ -153,15 +169,16 @@ class Store:
         self._thread.start()
 
     def wait_ready(self, timeout: float) -> None:
-        """Wait until jobs can be committed; raises StoreLocked, or StoreUnavailable after ``timeout`` seconds."""
+        """Wait until jobs can be committed; raises StoreError at once when that will never be.
+
+        Raises StoreUnavailable after ``timeout`` seconds.
+        """
         with self._changed:
-            self._changed.wait_for(lambda: self._state.name in ("ready", "locked", "closed"), timeout)
+            self._changed.wait_for(lambda: self._state.name in ("ready", "closed", *_LOST), timeout)
             if self._state.name != "ready":
                 raise self._refusal()
 
-    def submit(
-        self, job: Callable[[Transaction], R], done: Callable[[R], None], failed: Callable[[Exception], None]
-    ) -> None:
+    def submit(self, job: Callable[[Transaction], R], done: Callable[[R], None], failed: Callable[[Exception], None]) -> None:
         """Have a job run in the writer's next transaction, from any thread.
 
         ``done`` gets what the job returned once it is durable; ``failed`` gets the job's own exception, or StoreError
@@ -203,6 +220,10 @@ class Store:
             while self._session or self._reconnect():
                 if not self._take():
                     break
+                if not self._session.alive():
+                    self._session.close()
+                    self._session = None
+                    continue  # what waits is refused only if the connection cannot be made again at once
                 self._settle(self._commit_group())
         except Exception:
             _log.exception("the store's writer stopped")
@@ -313,19 +334,20 @@ class Store:
         self._set_state("ready")
 
     def _reconnect(self) -> bool:
-        """Connect, again and again; False when the store is closing, or was never had and is another process's."""
+        """Connect, again and again; False when the store is closing, or can never be had."""
         retries = chain(_RETRY_SECONDS, repeat(_RETRY_SECONDS[-1]))
         give_up = time.monotonic() + _LOCK_GRACE
         while not self._closing.wait(next(retries)):
             try:
                 self._connect()
                 return True
-            except StoreLocked as error:
-                if not self._was_ready and time.monotonic() > give_up:
-                    self._set_state("locked", str(error))
-                    return False
+            except StoreUnavailable as error:
                 self._set_state("unavailable", str(error))
             except StoreError as error:
+                locked = isinstance(error, StoreLocked)
+                if not self._was_ready and (not locked or time.monotonic() > give_up):
+                    self._set_state("locked" if locked else "unusable", str(error))
+                    return False
                 self._set_state("unavailable", str(error))
         return False
 
@@ -334,13 +356,13 @@ class Store:
             self._session.close()
         if self._lock:
             self._lock.release()
-        if self._state.name != "locked":
+        if self._state.name not in _LOST:
             self._set_state("closed", f"the store {self.name} is closed")
 
     def _set_state(self, name: StateName, why: str = "") -> None:
         """Change the state; when jobs cannot be committed, those that wait are told so."""
         with self._changed:
-            state = self._state = StoreState(name, why)
+            before, self._state = self._state, StoreState(name, why)
             self._changed.notify_all()
             while name != "ready" and not self._queue.empty():
                 self._receive(self._queue.get())
@@ -348,11 +370,11 @@ class Store:
             refused = [(job, job.failed, self._refusal()) for job in self._waiting]
             self._waiting.clear()
             self._settle(refused)
-        if self._on_state:
-            self._wake(partial(self._on_state, state))
+        if self._on_state and self._state != before:
+            self._wake(partial(self._on_state, self._state))
 
     def _refusal(self) -> StoreError:
-        kind = StoreLocked if self._state.name == "locked" else StoreUnavailable
+        kind = _LOST.get(self._state.name, StoreUnavailable)
         return kind(self._state.why or f"the store {self.name} is closing")
 
 

@@ -150,7 +150,7 @@ class Lis01Link(Station):
             return ENQ_BUSY
         if item is EOT and state is RECEIVING and self._parts and not self._doubt:
             assert self._last is not None
-            if self._last.final and now - self._confirmed_at <= self._prompt:
+            if self._last.final and now - self._confirmed_at < self._prompt:
                 return table.EOT_WHOLE
         return item
 

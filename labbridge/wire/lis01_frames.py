@@ -121,9 +121,9 @@ class FrameReader:
         self._returned = item
 
     def drop(self) -> None:
-        """Forget what is unread; it counts as stray."""
+        """Forget what is unread; but for control characters it counts as stray."""
         self._returned = None
-        self.strays.add(self._data)
+        self.strays.add(self._data.strip(b"\r\n\x04\x05\x06\x15"))
         self._data.clear()
         self._searched = 0
 

@@ -253,7 +253,9 @@ class MllpLink:
 
     def _break_off(self, now: float, events: list[Event]) -> None:
         data = self._reader.take()
-        if data.endswith((b"\r", b"\n")):
+        if len(data) > self.settings.max_message:
+            self._take_excess(Excess(data), now, events)
+        elif data.endswith((b"\r", b"\n")):
             if not self._omits_eb:
                 self._omits_eb = True
                 events.append(Note("warning", "blocks without their end"))

@@ -59,6 +59,7 @@ def sample_folder(folder: Path) -> Path:
     """A folder with a sample of each protocol, and with files that are not to be played."""
     (folder / "patient.hl7").write_bytes(ORU)
     (folder / "patient.astm").write_bytes(ASTM)
+    (folder / "odd.hl7").write_bytes(ORU.replace(b"|F||", b"|X||"))
     (folder / "qc.hl7").write_bytes(ORU.replace(b"|17|P|", b"|17|Q|"))
     (folder / "qc.astm").write_bytes(ASTM.replace(b"||P|1|", b"||Q|1|"))
     (folder / "expected.json").write_text("{}")
@@ -76,7 +77,8 @@ class Loop(EPollReactor):
             self.iterate(0.01)
 
     def dispose(self) -> None:
-        """Closes every socket."""
+        """Closes every socket, after what was to be closed by itself."""
+        self.iterate(0)
         for call in self.getDelayedCalls():
             call.cancel()
         for descriptor in self.removeAll() + list(self._internalReaders):

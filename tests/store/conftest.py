@@ -8,6 +8,7 @@ import pytest
 from labbridge.store import Reader, Store
 
 from .postgres import postgresql_server, postgresql_url
+from .support import open_ready
 
 __all__ = ["postgresql_server", "postgresql_url"]
 
@@ -23,8 +24,7 @@ def store_url(request: pytest.FixtureRequest, tmp_path: Path) -> str:
 @pytest.fixture
 def store(store_url: str) -> Iterator[Store]:
     store = Store(store_url)
-    store.open()
-    store.wait_ready(10)
+    open_ready(store)
     yield store
     assert store.close()
 

@@ -42,6 +42,8 @@ class Server:
 
         self._execute = pgexec
         self._server = get_server(folder / "data", cleanup_mode="stop")
+        self._run("ALTER SYSTEM SET fsync = off")  # no power cut is tested here, and every test makes a database
+        self._run("SELECT pg_reload_conf()")
 
     def create(self) -> tuple[str, Callable[[], None]]:
         """Make an empty database; gives its URL and what drops it again, whoever still uses it."""

@@ -13,6 +13,12 @@ from labbridge.store.engine import parse, writing
 Answers = list[tuple[bool, Any]]
 
 
+def open_ready(store: Store, timeout: float = 20) -> None:
+    """Open a store and wait until it takes jobs."""
+    store.open()
+    store.wait_ready(timeout)
+
+
 def received(tx: Transaction, key: str = "S1", *, state: str = "released", body: bytes = b"MSH|^~\\&") -> int:
     """One whole message with its report, decision, delivery and attempt; gives the report's id."""
     message = tx.message(direction="in", analyzer="xn-1", link="10.0.0.7", kind="stored", control_id="1", body=body)

@@ -11,7 +11,7 @@ import pytest
 
 from labbridge.store import Reader, Store, StoreLocked, verify
 
-from .support import received
+from .support import open_ready, received
 
 _CHILD = """
 import sys
@@ -54,8 +54,7 @@ def test_what_was_reported_survives_kill_9(store_url: str, lines: int) -> None:
         os.kill(child.pid, signal.SIGKILL)
         reported += [line.split() for line in child.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
     store = Store(store_url)
-    store.open()
-    store.wait_ready(20)
+    open_ready(store)
     (spooled,) = store.call(lambda tx: tx.spooled())
     assert store.call(received) > 0
     assert store.close()
@@ -76,6 +75,5 @@ def test_a_store_in_use_by_another_process_is_refused(store_url: str, monkeypatc
         child.stdout.readline()
         second = Store(store_url)
         with pytest.raises(StoreLocked, match=rf"\b{child.pid}\b"):
-            second.open()
-            second.wait_ready(10)
+            open_ready(second)
         second.close()

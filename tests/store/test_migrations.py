@@ -16,7 +16,7 @@ from labbridge.store.engine import create_file, is_sqlite, parse, writing
 from labbridge.store.migrations import migrate
 from labbridge.store.schema import HEAD, metadata
 
-from .support import behind
+from .support import behind, open_ready
 
 
 def _shape(connection: Connection) -> dict[str, Any]:
@@ -27,7 +27,8 @@ def _shape(connection: Connection) -> dict[str, Any]:
             "columns": [(c["name"], str(c["type"]), c["nullable"]) for c in inspector.get_columns(table)],
             "key": inspector.get_pk_constraint(table)["constrained_columns"],
             "indices": sorted(
-                (i["name"], i["column_names"], i["unique"], str(i["dialect_options"])) for i in inspector.get_indexes(table)
+                (i["name"], i["column_names"], i["unique"], [str(option) for option in i["dialect_options"].values()])
+                for i in inspector.get_indexes(table)
             ),
         }
         for table in inspector.get_table_names()
@@ -35,7 +36,7 @@ def _shape(connection: Connection) -> dict[str, Any]:
     }
 
 
-def test_migrated_is_fresh(store_url: str, tmp_path: Path) -> None:
+def test_migrated_is_fresh(store_url: str) -> None:
     """The migrations lead to the schema: the same tables, columns and indices as made from it directly."""
     url = parse(store_url)
     engine = writing(url)
@@ -60,15 +61,13 @@ def test_head_is_the_newest_migration() -> None:
 def test_a_newer_store_is_refused(store_url: str) -> None:
     """A store that a newer version made is not touched, and the text says what to do."""
     store = Store(store_url)
-    store.open()
-    store.wait_ready(10)
+    open_ready(store)
     assert store.close()
     with behind(store_url) as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
     newer = Store(store_url)
     with pytest.raises(StoreError, match="a newer version of labbridge made this store"):
-        newer.open()
-        newer.wait_ready(1)
+        open_ready(newer)
     newer.close()
 
 
@@ -81,8 +80,7 @@ def test_a_migration_is_all_or_nothing(store_url: str) -> None:
         connection.exec_driver_sql("CREATE TABLE spool (id int)")
     broken = Store(store_url)
     with pytest.raises(StoreError, match="spool"):
-        broken.open()
-        broken.wait_ready(1)
+        open_ready(broken)
     broken.close()
     with behind(store_url) as connection:
         assert inspect(connection).get_table_names() == ["spool"]

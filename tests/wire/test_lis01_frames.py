@@ -118,7 +118,14 @@ def test_controls_inside_a_frame_are_told_apart() -> None:
 
 
 def test_only_the_l_record_ends_a_message_by_default() -> None:
-    assert [is_terminator(record) for record in (b"L|1|N", b"l", b"L", b"LX|", b"R|1", b"")] == [True, True, True, False, False, False]
+    assert [is_terminator(record) for record in (b"L|1|N", b"l", b"L", b"LX|", b"R|1", b"")] == [
+        True,
+        True,
+        True,
+        False,
+        False,
+        False,
+    ]
 
 
 def test_a_record_begins_with_letter_and_number_or_with_a_header() -> None:

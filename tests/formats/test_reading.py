@@ -1,0 +1,295 @@
+"""Values, times and rules: texts are understood, never changed, and never guessed."""
+
+from datetime import timedelta, timezone
+from decimal import Decimal
+from zoneinfo import ZoneInfo
+
+import pytest
+from hypothesis import example, given, settings
+from hypothesis import strategies as st
+
+from labbridge import profiles
+from labbridge.formats.er7 import Delimiters, unescape
+from labbridge.formats.rules import Rules, Scope
+from labbridge.formats.values import Clock, Memo, classifier, clock_for, coded, encapsulated, pointer, structured
+from labbridge.profiles import Profile
+
+BARE = '[profile]\nmodel = "M"\nvendor = "V"\nprotocol = "hl7v2"\n'
+PIPES = Delimiters()
+NEW_YORK, SHANGHAI = ZoneInfo("America/New_York"), ZoneInfo("Asia/Shanghai")
+
+
+def profile(more: str = "") -> Profile:
+    return profiles.parse("m", BARE + more)
+
+
+def understand(text: str, more: str = "") -> tuple[str, str, str]:
+    value, kind, number, comparator = classifier(profile(more).values)(text)
+    assert value == text
+    return kind, number, comparator
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "number", "comparator"),
+    [
+        ("33.0238266", "number", "33.0238266", ""),
+        ("4.0", "number", "4.0", ""),
+        ("-0.000397", "number", "-0.000397", ""),
+        (".5", "number", ".5", ""),
+        ("5.", "number", "5.", ""),
+        ("6.73E+01", "number", "6.73E+01", ""),
+        ("<0.01", "comparator", "0.01", "<"),
+        ("< 839", "comparator", "839", "<"),
+        ("<=1.005", "comparator", "1.005", "<="),
+        ("=>55", "comparator", "55", ">="),
+        ("≥ 55", "comparator", "55", ">="),
+        ("1:128", "ratio", "", ""),
+        (">1:640", "ratio", "", ">"),
+        ("", "absent", "", ""),
+        ("6.73E+01 cp/mL", "text", "", ""),
+        ("1,5", "text", "", ""),
+        ("+1", "text", "", ""),
+        ("1+", "text", "", ""),
+        ("+++", "text", "", ""),
+        ("-", "text", "", ""),
+        ("Target Not Detected", "text", "", ""),
+        ("1 2", "text", "", ""),
+        ("١٢", "text", "", ""),
+        ("nan", "text", "", ""),
+        ("1e", "text", "", ""),
+    ],
+)
+def test_a_value_has_a_kind(text: str, kind: str, number: str, comparator: str) -> None:
+    """# conformance: D16."""
+    assert understand(text) == (kind, number, comparator)
+
+
+@pytest.mark.parametrize("text", ["*", "***", "***.**", "*****", "-----", "--", "--.--", ""])
+def test_non_numeric_not_zero(text: str) -> None:
+    assert understand(text) == ("absent", "", "")
+
+
+@pytest.mark.parametrize("text", ["INDETERMINATE", "Invalid", "0 copies", "- 5", "--5"])
+def test_words_are_no_numbers(text: str) -> None:
+    assert understand(text)[:2] == ("text", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "kind", "number"),
+    [("7,41", "number", "7.41"), ("1.234,5", "number", "1234.5"), ("1.23", "text", ""), ("12.345.678", "number", "12345678")],
+)
+def test_a_decimal_comma_is_the_profiles_to_declare(text: str, kind: str, number: str) -> None:
+    assert understand(text, '[value]\ndecimal = ","\nthousands = "."')[:2] == (kind, number)
+
+
+def test_separators_of_thousands_are_the_profiles_to_declare() -> None:
+    assert understand("161,152", '[value]\nthousands = ","') == ("number", "161152", "")
+    assert understand("> 1,161,152.5", '[value]\nthousands = ","') == ("comparator", "1161152.5", ">")
+    assert understand("161,15", '[value]\nthousands = ","')[0] == "text"
+
+
+def test_a_profile_adds_words_for_no_result_and_for_attachments() -> None:
+    more = '[value]\nabsent = ["ValueNotSet", "(?i)n/?a"]\nattachment = ["PNG.*"]'
+    assert [understand(text, more)[0] for text in ("ValueNotSet", "N/A", "***", "PNG/1.PNG", "-0.1")] == [
+        *("absent", "absent", "absent", "attachment", "number")
+    ]
+
+
+@settings(max_examples=300)
+@given(st.decimals(allow_nan=False, allow_infinity=False, places=9), st.sampled_from(("", "<", ">= ")))
+def test_every_digit_stays(number: Decimal, comparator: str) -> None:
+    """# conformance: D15."""
+    text = f"{number:f}"
+    kind, digits, _ = understand(comparator + text)
+    assert digits == text
+    assert kind == ("comparator" if comparator else "number")
+
+
+@given(st.text(max_size=20))
+@example("0" * 5000)
+def test_what_is_called_a_number_is_one(text: str) -> None:
+    kind, number, _ = understand(text)
+    assert (kind in ("number", "comparator")) == bool(number)
+    if number:
+        Decimal(number)
+
+
+@pytest.mark.parametrize(
+    ("raw", "value", "kind"),
+    [
+        ("^182", "182", "number"),
+        ("<^20", "<20", "comparator"),
+        ("^1^:^128", "1:128", "ratio"),
+        ("^70^-^105", "70-105", "text"),
+        (">=^1^:^640", ">=1:640", "ratio"),
+        ("182", "182", "number"),
+        ("^***", "***", "absent"),
+    ],
+)
+def test_structured_numerics(raw: str, value: str, kind: str) -> None:
+    """# conformance: D16."""
+    assert structured(raw, PIPES, classifier(profile().values))[:2] == (value, kind)
+
+
+@pytest.mark.parametrize(
+    ("raw", "value", "kind"),
+    [
+        ("NEG^Negative^L", "NEG", "coded"),
+        ("^Negative", "Negative", "coded"),
+        ("12^Twelve", "12", "coded"),
+        ("^^L", "", "absent"),
+        ("A^x~B^y", "A", "coded"),
+    ],
+)
+def test_coded_entries(raw: str, value: str, kind: str) -> None:
+    assert coded(raw, PIPES, classifier(profile().values))[:2] == (value, kind)
+
+
+@pytest.mark.parametrize(
+    ("raw", "value"),
+    [
+        ("S^Image^BMP^Base64^" + "QUJD" * 25, "image/bmp 75 bytes"),
+        ("S^Image^BMP^Base64^QQ==", "image/bmp 1 bytes"),
+        ("S^Image^BMP^Base64^QUI= ", "image/bmp 2 bytes"),
+        ("^^^Base64^", "data 0 bytes"),
+        ("^TX^^A^hello^you", "tx 9 bytes"),
+        ("", "data 0 bytes"),
+    ],
+)
+def test_encapsulated_data_is_described(raw: str, value: str) -> None:
+    """# conformance: D21."""
+    assert encapsulated(raw, PIPES, classifier(profile().values)) == (value, "attachment", "", "")
+
+
+def test_a_pointer_says_where_the_attachment_lies() -> None:
+    assert pointer("//pc/1.png ^X^image^PNG", PIPES, classifier(profile().values)) == ("//pc/1.png", "attachment", "", "")
+
+
+@pytest.mark.parametrize(
+    ("text", "at"),
+    [
+        ("20261118091407", 1794964447),
+        ("202611180914", 1794964440),
+        ("2026111809", 1794963600),
+        ("20261118091407.9999", 1794964447),
+        ("20261118091407+0000", 1794993247),
+        ("20261118091407-0500", 1795011247),
+        ("20261118", None),
+        ("18991230", None),
+        ("", None),
+    ],
+)
+def test_times_are_read_in_the_senders_zone(text: str, at: int | None) -> None:
+    """# conformance: B20, D17."""
+    assert clock_for(profile(), SHANGHAI, "")[text] == (at, False)
+
+
+@pytest.mark.parametrize(
+    "text", ["2026-11-18", "20261318", "20260230", "20261118250000", "00010101000000+2300x", "x", "2026", "２０２６１１１８"]
+)
+def test_what_is_no_time_has_no_instant(text: str) -> None:
+    assert clock_for(profile(), SHANGHAI, "")[text] == (None, True)
+
+
+@given(st.from_regex(r"[0-9]{8}([0-9]{2}){0,3}([+-][0-9]{4})?", fullmatch=True) | st.text(max_size=20))
+def test_no_text_stops_the_clock(text: str) -> None:
+    instant = Clock(NEW_YORK, ["%m/%d/%y"])[text]
+    assert instant.at is None or not instant.bad
+
+
+def test_the_headers_offset_is_that_of_times_without_one() -> None:
+    """# conformance: D17."""
+    assert clock_for(profile(), SHANGHAI, "20261118091407+0100")["20261118091407"].at == 1794989647
+    assert clock_for(profile(), SHANGHAI, "20261118091407+0100")["20261118091407+0800"].at == 1794964447
+    assert clock_for(profile(), SHANGHAI, "20261118091407+9900")["20261118091407"].at == 1794964447
+
+
+def test_a_time_that_comes_twice_is_the_first_and_one_that_never_was_is_moved() -> None:
+    """# conformance: D18."""
+    clock = Clock(NEW_YORK)
+    assert clock["20261101013000"].at == 1793511000  # 01:30 EDT, not EST
+    assert clock["20260308023000"].at == clock["20260308033000"].at
+
+
+def test_further_formats_are_the_profiles_to_declare() -> None:
+    told = profile('[times]\nformats = ["%m/%d/%y", "%Y/%m/%d %H:%M:%S"]\nnull = ["11/11/11"]')
+    clock = clock_for(told, SHANGHAI, "")
+    assert clock["2026/11/18 09:14:07"] == (1794964447, False)
+    assert clock["11/18/26"].at is not None
+    assert clock["11/11/11"] == (None, False)
+
+
+@given(st.datetimes(), st.integers(-14 * 60, 14 * 60))
+def test_an_offset_is_kept_to_the_minute(moment: object, minutes: int) -> None:
+    sign, rest = "-" if minutes < 0 else "+", abs(minutes)
+    text = f"20261118091407{sign}{rest // 60:02}{rest % 60:02}"
+    assert Clock(SHANGHAI)[text].at == 1794993247 - minutes * 60
+    assert timezone(timedelta(minutes=minutes))
+
+
+def test_memory_of_texts_is_bounded() -> None:
+    memo = Memo(str.upper)
+    for number in range(10_000):
+        assert memo[f"a{number}"] == f"A{number}"
+    assert memo["x" * 1000] == "X" * 1000
+    assert len(memo) <= 4096
+    assert "x" * 1000 not in memo
+
+
+def text_of(rule: str, **segments: str) -> str:
+    made = Rules(PIPES, lambda text: unescape(text, PIPES), 0)
+    told = profile(f"[result]\ncode = {rule}\n").shapes["patient"].result["code"]
+    return made.text(told)(scope_of(**segments))
+
+
+def scope_of(**segments: str) -> Scope:
+    return Scope({name: (text.split("|") + [""] * 20) for name, text in segments.items()})
+
+
+OBX = 'OBX|1|ST|A&a^B~C^D|X|| u \\T\\ v |^^|||""'
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ('"OBX-3"', "A&a^B~C^D"),
+        ('"OBX-3.1"', "A&a"),
+        ('"OBX-3.1.1"', "A"),
+        ('"OBX-3.1.2"', "a"),
+        ('"OBX-3.2"', "B"),
+        ('"OBX-3.2.1"', "B"),
+        ('"OBX-3.2.2"', ""),
+        ('"OBX-3.3"', ""),
+        ('"OBX-6"', "u & v"),
+        ('"OBX-7"', ""),
+        ('"OBX-10"', ""),
+        ('"ZZZ-3.1"', ""),
+        ('["OBX-5", "OBX-3.9", "OBX-4"]', "X"),
+        ('["OBX-5", "OBR-4"]', "P"),
+        ('"{OBX-3.2}/{OBX-4}"', "B/X"),
+        ('"{OBX-5}/{OBX-4}"', "X"),
+        ('"{OBX-4}/{OBX-5}-{OBX-3.2}"', "X-B"),
+        ('"{OBR-4}/{OBX-4}"', "P/X"),
+        ('"{OBX-5}/{OBX-9}"', ""),
+        ('{ from = "OBX-3", pattern = "([^^]*).*" }', "A&a"),
+        ('{ from = "OBX-3", pattern = "C.*" }', ""),
+        ('{ from = "OBX-4", strip = "X" }', ""),
+        ('{ from = "OBR-4", pattern = "(x)|P" }', "P"),
+        ('{ from = "OBX-4", when = { "OBX-2" = "ST" } }', "X"),
+        ('[{ from = "OBX-4", when = { "OBX-2" = "S" } }, "OBX-3.2"]', "B"),
+        ('{ from = "OBX-4", when = { "OBX-2" = "ST", "OBR-4" = "Q" } }', ""),
+        ('{ from = "OBX-4", when = [{ "OBX-2" = "NM" }, { "OBR-4" = "P" }] }', "X"),
+        ('""', ""),
+        ("[]", ""),
+    ],
+)
+def test_rules_find_texts(rule: str, text: str) -> None:
+    assert text_of(rule, OBX=OBX, OBR="OBR||||P") == text
+
+
+def test_lists_are_read_repeat_by_repeat() -> None:
+    made = Rules(PIPES, lambda text: text, 0)
+    flags = profile('[result]\nflags = ["OBX-8.1", "OBX-18", "{OBX-2}/{OBX-4}"]').shapes["patient"].result["flags"]
+    found = made.texts(flags)(scope_of(OBX="OBX|1|ST||X||||H^x~~A||||||||||SLP"))
+    assert found == ("H", "A", "SLP", "ST/X")
+    assert made.texts(())(Scope()) == ()

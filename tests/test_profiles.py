@@ -1,0 +1,138 @@
+"""A profile is data that is checked before it is believed."""
+
+import tomllib
+from pathlib import Path
+
+import msgspec
+import pytest
+
+from labbridge import profiles
+from labbridge.formats import charset
+from labbridge.profiles import ProfileError
+
+ANALYZERS = Path(__file__).parent.parent / "analyzers"
+PLAIN = '[profile]\nmodel = "M"\nvendor = "V"\nprotocol = "hl7v2"\n'
+RECORDS = PLAIN.replace("hl7v2", "lis02")
+
+
+def mistake(text: str) -> ProfileError:
+    with pytest.raises(ProfileError) as caught:
+        profiles.parse("m", text, "m/profile.toml")
+    return caught.value
+
+
+@pytest.mark.parametrize("name", profiles.names([ANALYZERS]))
+def test_every_packaged_profile_loads(name: str) -> None:
+    profile = profiles.load(name, [ANALYZERS])
+    assert profile.name == name
+    assert {charset.codec(each) for each in profile.charsets}
+
+
+def test_a_plain_profile_is_under_twenty_lines() -> None:
+    for name in ("generic-hl7", "generic-astm"):
+        lines = (ANALYZERS / name / "profile.toml").read_text("utf-8").splitlines()
+        assert len([line for line in lines if line and not line.startswith("#")]) < 20
+
+
+def test_what_a_profile_does_not_say_its_protocol_says() -> None:
+    hl7, records = profiles.parse("m", PLAIN), profiles.parse("m", RECORDS)
+    assert (hl7.framing, hl7.charsets, hl7.ends_message, hl7.checksum) == ("mllp", ("UTF-8",), "L", True)
+    assert (records.framing, records.frame_size, dict(records.timers), records.timezone) == ("lis01", 240, {}, "")
+    assert hl7.shapes["patient"].record == "OBX"
+    assert records.statuses["W"] == "R"
+
+
+def test_a_profile_states_its_link() -> None:
+    link = 'framing = "lis01"\ncharset = ["GB18030"]\nends_message = "eot"\ntimezone = "UTC"\nframe_size = 1024\nchecksum = false'
+    profile = profiles.parse("m", f"{RECORDS}[link]\n{link}\n[link.timers]\nreceive = 15\nanswer = 2.5\n")
+    assert (profile.charsets, profile.ends_message, profile.timezone) == (("GB18030",), "eot", "UTC")
+    assert (profile.frame_size, profile.checksum, profile.timers) == (1024, False, {"receive": 15.0, "answer": 2.5})
+
+
+def test_an_alarm_holds_unless_the_profile_says_that_it_does_not() -> None:
+    codes = '[alarms.codes]\n12 = { en = "reagent low", zh = "试剂不足", do = "release" }\n13 = { en = "clot" }\n'
+    alarms = profiles.parse("m", RECORDS + codes).alarms
+    assert (alarms["12"].hold, alarms["12"].zh, alarms["13"].hold) == (False, "试剂不足", True)
+
+
+def test_the_laboratorys_own_folder_comes_first(tmp_path: Path) -> None:
+    own = tmp_path / "sysmex-xn"
+    own.mkdir()
+    (own / "profile.toml").write_text(RECORDS, "utf-8")
+    folders = [tmp_path, ANALYZERS]
+    assert profiles.load("sysmex-xn", folders).model == "M"
+    assert profiles.load("sysmex-xp", folders).vendor == "Sysmex"
+    assert profiles.names(folders) == profiles.names([ANALYZERS])
+
+
+def test_an_unknown_profile_names_the_one_that_was_meant() -> None:
+    with pytest.raises(ProfileError, match="did you mean 'sysmex-x"):
+        profiles.load("sysmex-xm", [ANALYZERS])
+
+
+def test_an_unknown_key_names_file_key_line_and_what_was_meant() -> None:
+    error = mistake(PLAIN + '\n[result]\nunit = "OBX-6.1"\nstatsu = "OBX-11"\n')
+    assert (error.file, error.key, error.line) == ("m/profile.toml", "result.statsu", 8)
+    assert str(error) == "m/profile.toml:8: result.statsu: there is no such key; did you mean 'status'?"
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line", "message"),
+    [
+        (PLAIN + '[resutl]\ncode = "OBX-3"', "resutl", 5, "did you mean 'result'"),
+        (PLAIN + '[qc.result]\ncod = "OBR-3"', "qc.result.cod", 6, "did you mean 'code'"),
+        (PLAIN + "[qc.link]\ncharset = []", "qc.link", 5, "no such section"),
+        ("qc = 1\n" + PLAIN, "qc", 1, "a table is expected"),
+        (PLAIN.replace("hl7v2", "hl7"), "profile.protocol", 4, "did you mean 'hl7v2'"),
+        (PLAIN.replace('vendor = "V"\n', ""), "profile.vendor", 1, "missing"),
+        (PLAIN + '[result]\ncode = "OBX3"', "result.code", 6, "'OBX3'"),
+        (PLAIN + '[result]\ncode = "OBX-0"', "result.code", 6, "a path"),
+        (PLAIN + '[result]\ncode = "{OBX-3}{OBX-4}"', "result.code", 6, "a template"),
+        (PLAIN + '[result]\ncode = { form = "OBX-3" }', "result.code", 6, "from ="),
+        (PLAIN + "[result]\ncode = 3", "result.code", 6, "a path"),
+        (PLAIN + '[specimen]\nid = { from = "OBR-3", pattern = "(" }', "specimen.id", 6, "regular expression"),
+        (PLAIN + '[roles]\nqc = "Q"', "roles.qc", 6, "a condition"),
+        (PLAIN + "[roles]\nqc = [{}]", "roles.qc", 6, "a condition"),
+        (PLAIN + "[status]\nF = 1", "status", 5, "a table of words"),
+        (PLAIN + '[value]\ndecimal = ";"', "value.decimal", 6, "one of"),
+        (PLAIN + '[value]\nabsent = "--"', "value.absent", 6, "a list"),
+        (PLAIN + '[link]\ncharset = ["UTF-9"]', "link.charset", 6, "'UTF-9' is not known"),
+        (PLAIN + '[link]\ntimezone = "Asia/Beijing"', "link.timezone", 6, "not known"),
+        (PLAIN + "[link]\nframe_size = 0", "link.frame_size", 6, "number of characters"),
+        (PLAIN + '[link]\nchecksum = "no"', "link.checksum", 6, "true or false"),
+        (PLAIN + "[link.timers]\nrecieve = 3", "link.timers.recieve", 6, "did you mean 'receive'"),
+        (PLAIN + "[link.timers]\nreceive = 0", "link.timers.receive", 6, "seconds"),
+        (PLAIN + "[link]\ntimers = 3", "link.timers", 6, "a table"),
+        (PLAIN + '[alarms.codes]\n12 = { text = "x" }', "alarms.codes.12", 6, "a table is expected"),
+        (PLAIN + '[alarms.codes]\n12 = { do = "shout" }', "alarms.codes.12", 6, "'hold', 'release'"),
+        (PLAIN + "[roles\n", "", 5, "Expected"),
+    ],
+)
+def test_a_mistake_is_found_where_it_stands(text: str, key: str, line: int, message: str) -> None:
+    error = mistake(text)
+    assert (error.key, error.line) == (key, line)
+    assert message in error.message
+
+
+def test_the_source_is_the_same_however_it_is_written() -> None:
+    written = profiles.parse("m", PLAIN + '[result]\nunit = "OBX-6.2"\ncode = "OBX-4"\n')
+    rewritten = profiles.parse("m", '[result] # later\ncode   = "OBX-4"\nunit = "OBX-6.2"\n' + PLAIN)
+    assert written.source == rewritten.source
+    assert written.source != profiles.parse("m", PLAIN).source
+
+
+def test_the_source_covers_the_defaults() -> None:
+    assert b"OBX-14" in profiles.parse("m", PLAIN).source
+
+
+def test_a_profile_cannot_be_changed() -> None:
+    profile = profiles.parse("m", PLAIN)
+    with pytest.raises(AttributeError):
+        profile.__setattr__("charsets", ("GBK",))
+    assert msgspec.structs.replace(profile, charsets=("GBK",)).charsets == ("GBK",)
+
+
+def test_no_profile_speaks_for_hardware_that_nobody_has_seen() -> None:
+    for name in profiles.names([ANALYZERS]):
+        document = tomllib.loads((ANALYZERS / name / "profile.toml").read_text("utf-8"))
+        assert document["evidence"]["verified_on_hardware"] is False
