@@ -5,8 +5,9 @@
 For each number of connections, W1 and W2 (workloads.py) go through a daemon of their own with a fresh database to a
 hospital (sink.py); then W1 goes to the two floors (floors.py). Messages per second: of labbridge, what the hospital has
 acknowledged, from the first byte sent until the last message reached it, so emptying the queue counts; of a floor, what
-was acknowledged. p50 and p99 are of the acknowledgement to the analyzer, memory is the peak resident set (VmHWM). The
-generator, the hospital and labbridge share the machine: compare ratios of one run, not numbers of two machines.
+was acknowledged. p50 and p99 are of the acknowledgement to the analyzer; CPU is the process's own, user and system, per
+message; memory is its peak resident set (VmHWM). The generator, the hospital and labbridge share the machine: compare
+ratios of one run, not numbers of two machines.
 Every process is a child in a session of its own and is ended with this one; the exit status is 1 when a message was
 refused, lost, held, doubled or not delivered.
 """
@@ -48,6 +49,7 @@ class Measured:
     per_second: float
     p50_ms: float
     p99_ms: float
+    cpu_us: float
     memory_mb: float
     problems: list[str] = field(default_factory=list)
 
@@ -88,6 +90,11 @@ class Child:
         status = Path(f"/proc/{self.process.pid}/status").read_text()
         return round(int(status.partition("VmHWM:")[2].split()[0]) / 1024, 1)
 
+    def cpu_s(self) -> float:
+        """The processor time that it has used."""
+        times = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
+        return (int(times[11]) + int(times[12])) / os.sysconf("SC_CLK_TCK")
+
     def stop(self) -> int:
         """Ends it; returns its exit status."""
         if self.process.poll() is None:
@@ -122,14 +129,15 @@ def labbridge(workload: str, connections: int, seconds: float, warmup: float, fo
         daemon = stack.enter_context(Child(program, "run", "-c", config, log=folder / "daemon.log"))
         wait_for(daemon, ports[workload])
         warm = load(workload, ports[workload], connections, warmup, folder)
-        before = drained(sink, warm["messages"])
+        before, cpu = drained(sink, warm["messages"]), daemon.cpu_s()
         run = load(workload, ports[workload], connections, seconds, folder, warm["next"])
         sent = warm["messages"] + run["messages"]
         drained(sink, sent)
         time.sleep(0.3)  # a message delivered twice would come now
         after = sink.line(ask=True)
-        memory = daemon.memory_mb()
-        problems = refusals(warm, run)
+        delivered = after["messages"] - before["messages"]
+        result = measured(workload, connections, run, delivered, after["last"], daemon, cpu)
+        problems = result.problems = refusals(warm, run)
         status = daemon.stop()
         if status:
             problems.append(f"the daemon ended with status {status}")
@@ -138,8 +146,7 @@ def labbridge(workload: str, connections: int, seconds: float, warmup: float, fo
                 problems.append(f"acknowledged {sent}: the hospital should have {expected} {name}, has {after[name]}")
         if problems:
             problems.append(f"the daemon said: {daemon.tail() or 'nothing'}")
-        delivered = after["messages"] - before["messages"]
-        return measured(workload, connections, run, delivered, after["last"], memory, problems)
+        return result
 
 
 def floor(kind: str, connections: int, seconds: float, warmup: float, folder: Path) -> Measured:
@@ -148,15 +155,19 @@ def floor(kind: str, connections: int, seconds: float, warmup: float, folder: Pa
     with Child(*command, log=folder / "floor.log") as child:
         port = child.line()["port"]
         warm = load("w1", port, connections, warmup, folder)
+        cpu = child.cpu_s()
         run = load("w1", port, connections, seconds, folder, warm["next"])
-        memory = child.memory_mb()
-    return measured(kind, connections, run, run["messages"], run["ended"], memory, refusals(warm, run))
+        result = measured(kind, connections, run, run["messages"], run["ended"], child, cpu)
+        result.problems = refusals(warm, run)
+        return result
 
 
-def measured(what: str, connections: int, run: Any, messages: int, ended: float, memory: float, problems: list[str]) -> Measured:
-    """A line of the table from what the generator and the hospital counted."""
+def measured(what: str, connections: int, run: Any, messages: int, ended: float, child: Child, cpu_before: float) -> Measured:
+    """A line of the table: what the generator and the hospital counted, what the measured process used for it."""
+    memory = child.memory_mb()  # first: it sees whether the process is still there
+    cpu = (child.cpu_s() - cpu_before) / max(messages, 1)
     rate = messages / max(ended - run["began"], 1e-9)
-    return Measured(what, connections, messages, round(rate, 1), run["p50_ms"], run["p99_ms"], memory, problems)
+    return Measured(what, connections, messages, round(rate, 1), run["p50_ms"], run["p99_ms"], round(cpu * 1e6, 1), memory)
 
 
 def refusals(*runs: Any) -> list[str]:
@@ -220,10 +231,10 @@ def measurements(args: argparse.Namespace) -> Iterator[Measured]:
 def table(rows: list[Measured]) -> str:
     """The table, with the ratios of each workload to both floors at the same connections."""
     rates = {(row.what, row.connections): row.per_second for row in rows}
-    lines = [f"{'':34}connections  messages/s   p50 ms   p99 ms      MB   of bare  of SQLite"]
+    lines = [f"{'':34}connections  messages/s   p50 ms   p99 ms   CPU us      MB   of bare  of SQLite"]
     for row in sorted(rows, key=lambda row: list(NAMES).index(row.what)):
         line = f"{NAMES[row.what]:34}{row.connections:11}{row.per_second:12,.0f}{row.p50_ms:9.2f}{row.p99_ms:9.2f}"
-        line += f"{row.memory_mb:8.0f}"
+        line += f"{row.cpu_us:9.0f}{row.memory_mb:8.0f}"
         for kind, width in (("bare", 10), ("sqlite", 11)):
             rate = rates.get((kind, row.connections), 0.0)
             line += f"{row.per_second / rate:{width}.3f}" if rate and row.what not in FLOORS else ""

@@ -73,10 +73,9 @@ def test_the_example_explains_keys_that_exist(tmp_path: Path) -> None:
 
 
 def test_defaults_are_the_safe_ones(tmp_path: Path) -> None:
-    """Left out, nothing is released by itself, criticals are held, and only this machine may connect."""
+    """Left out, nothing is released by itself, and only this machine may connect."""
     settings = load(tmp_path, WHOLE)
     assert not settings.verification.auto_release
-    assert settings.verification.critical == "hold"
     assert settings.verification.stale == 72 * 3600
     assert settings.verification.duplicate_window == 600
     assert settings.analyzers[0].allow == ("127.0.0.0/8", "::1/128")

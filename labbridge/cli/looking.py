@@ -85,12 +85,23 @@ def pending(
             )
             continue
         first = (Text(row.specimen or "(none)", style="bold"), row.analyzer, local(row.at, settings))
+        kept_back = [one for one in held if all(reason.code == "held-with" for reason in one.verdict.reasons)]
         if not held:
             table.add_row(*first, "", "", Text(render_all(report.problems, language)))
         for one in held:
-            value = f"{one.value or report.results[one.index].value} {one.print_unit}".strip()
-            table.add_row(*first, Text(one.test or one.code), Text(value), Text(render_all(one.verdict.reasons, language)))
-            first = (Text(""), "", "")
+            if one not in kept_back:
+                value = f"{one.value or report.results[one.index].value} {one.print_unit}".strip()
+                table.add_row(*first, Text(one.test or one.code), Text(value), Text(render_all(one.verdict.reasons, language)))
+                first = (Text(""), "", "")
+        if kept_back:
+            table.add_row(
+                "",
+                "",
+                "",
+                "",
+                "",
+                Text(f"{len(kept_back)} more kept back with it" if language == "en" else f"另有 {len(kept_back)} 项一同保留"),
+            )
     for message in messages:
         note = _note(message.note)
         if json:

@@ -24,6 +24,7 @@ from labbridge.links.tcp import ListenError
 from labbridge.store import StoreError
 
 PLAIN_SECONDS, LIVE_SECONDS = 5.0, 0.5
+CRITICAL_SHARE = 0.002  # of the simulated values: a report has up to thirty
 
 
 def run(
@@ -74,13 +75,15 @@ def configure_logging(settings: Settings, live: bool) -> None:
 def _simulators(daemon: Daemon, rate: float) -> None:
     """A simulated hospital for each destination and a simulated analyzer for each that listens."""
     from labbridge.simulators import AnalyzerSimulator, Hospital
+    from labbridge.simulators.vary import ranges_of
 
     settings = daemon.settings
     for destination in settings.destinations:
         Hospital(daemon.reactor, destination.connect.host, destination.connect.port).start()
-    for number, analyzer in enumerate(settings.analyzers):
+    for analyzer in settings.analyzers:
         if analyzer.listen is None:
             continue
+        rules = daemon.revision.analyzers[analyzer.name]
         profile, samples = sample_folder(analyzer.profile, revision.folders(settings, "analyzers"))
         AnalyzerSimulator(
             daemon.reactor,
@@ -88,9 +91,10 @@ def _simulators(daemon: Daemon, rate: float) -> None:
             samples,
             host=analyzer.listen.host,
             port=analyzer.listen.port,
-            zone=daemon.revision.zone,
+            zone=rules.zone,
+            ranges=ranges_of(daemon.revision.catalogue, rules.codes, time.time()),
             rate=rate,
-            seed=int(time.time()) + number,
+            critical=CRITICAL_SHARE,
         ).start()
 
 

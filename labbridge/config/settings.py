@@ -154,7 +154,6 @@ class Verification(Setting, frozen=True):
     repeat: Literal["hold", "latest-measured", "first"] = "hold"
     stale: Duration = 72 * 3600.0
     duplicate_window: Duration = 600.0
-    critical: Literal["hold", "release"] = "hold"
 
 
 class Log(Setting, frozen=True):

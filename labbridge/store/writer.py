@@ -217,11 +217,11 @@ class Store:
 
     def _work(self) -> None:
         try:
-            while self._session or self._reconnect():
+            while session := self._session or self._reconnect():
                 if not self._take():
                     break
-                if not self._session.alive():
-                    self._session.close()
+                if not session.alive():
+                    session.close()
                     self._session = None
                     continue  # what waits is refused only if the connection cannot be made again at once
                 self._settle(self._commit_group())
@@ -333,23 +333,23 @@ class Store:
         self._was_ready = True
         self._set_state("ready")
 
-    def _reconnect(self) -> bool:
-        """Connect, again and again; False when the store is closing, or can never be had."""
+    def _reconnect(self) -> _Session | None:
+        """Connect, again and again; None when the store is closing, or can never be had."""
         retries = chain(_RETRY_SECONDS, repeat(_RETRY_SECONDS[-1]))
         give_up = time.monotonic() + _LOCK_GRACE
         while not self._closing.wait(next(retries)):
             try:
                 self._connect()
-                return True
+                return self._session
             except StoreUnavailable as error:
                 self._set_state("unavailable", str(error))
             except StoreError as error:
                 locked = isinstance(error, StoreLocked)
                 if not self._was_ready and (not locked or time.monotonic() > give_up):
                     self._set_state("locked" if locked else "unusable", str(error))
-                    return False
+                    return None
                 self._set_state("unavailable", str(error))
-        return False
+        return None
 
     def _end(self) -> None:
         if self._session:

@@ -53,12 +53,13 @@ def test_what_was_reported_survives_kill_9(store_url: str, lines: int) -> None:
         reported = [child.stdout.readline().split() for _ in range(lines)]
         os.kill(child.pid, signal.SIGKILL)
         reported += [line.split() for line in child.stdout.read().splitlines(keepends=True) if line.endswith("\n")]
+    reader = Reader(store_url)
+    assert reader.message(int(reported[-1][0]))  # also with nobody there to recover the file
     store = Store(store_url)
     open_ready(store)
     (spooled,) = store.call(lambda tx: tx.spooled())
     assert store.call(received) > 0
     assert store.close()
-    reader = Reader(store_url)
     for id, number in reported:
         message = reader.message(int(id))
         assert message is not None

@@ -36,9 +36,9 @@ def _shape(connection: Connection) -> dict[str, Any]:
     }
 
 
-def test_migrated_is_fresh(store_url: str) -> None:
+def test_migrated_is_fresh(new_url: str) -> None:
     """The migrations lead to the schema: the same tables, columns and indices as made from it directly."""
-    url = parse(store_url)
+    url = parse(new_url)
     engine = writing(url)
     with engine.connect() as connection:
         migrate(connection)
@@ -58,29 +58,29 @@ def test_head_is_the_newest_migration() -> None:
     assert ScriptDirectory.from_config(config).get_heads() == [HEAD]
 
 
-def test_a_newer_store_is_refused(store_url: str) -> None:
+def test_a_newer_store_is_refused(new_url: str) -> None:
     """A store that a newer version made is not touched, and the text says what to do."""
-    store = Store(store_url)
+    store = Store(new_url)
     open_ready(store)
     assert store.close()
-    with behind(store_url) as connection:
+    with behind(new_url) as connection:
         connection.exec_driver_sql("UPDATE alembic_version SET version_num = '9999'")
-    newer = Store(store_url)
+    newer = Store(new_url)
     with pytest.raises(StoreError, match="a newer version of labbridge made this store"):
         open_ready(newer)
     newer.close()
 
 
-def test_a_migration_is_all_or_nothing(store_url: str) -> None:
+def test_a_migration_is_all_or_nothing(new_url: str) -> None:
     """A migration that fails leaves nothing of itself."""
-    url = parse(store_url)
+    url = parse(new_url)
     if is_sqlite(url):
         create_file(url)
-    with behind(store_url) as connection:
+    with behind(new_url) as connection:
         connection.exec_driver_sql("CREATE TABLE spool (id int)")
-    broken = Store(store_url)
+    broken = Store(new_url)
     with pytest.raises(StoreError, match="spool"):
         open_ready(broken)
     broken.close()
-    with behind(store_url) as connection:
+    with behind(new_url) as connection:
         assert inspect(connection).get_table_names() == ["spool"]
