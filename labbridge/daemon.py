@@ -106,12 +106,8 @@ class Daemon:
             )
             tx.clear_spool(left.session)
         number = tx.revision(self.revision.digest, self.revision.body)
-        queued = [
-            Queued(row.id, row.destination, row.lane, row.control_id, row.at, None, row.due, row.state == "refused")
-            for row in tx.waiting_deliveries()
-        ]
         incomplete = [(a.name, number, body) for a in self.settings.analyzers for number, body in tx.open_incomplete(a.name)]
-        return number, queued, incomplete
+        return number, _queue(tx), incomplete
 
     def _took_up(self, left: tuple[int, list[Queued], list[tuple[str, int, bytes]]]) -> None:
         self._taken_up = True
@@ -273,7 +269,7 @@ class Daemon:
         names = {destination.name for destination in come}
         if names:
             self.store.submit(
-                lambda tx: self._take_up(tx)[1],
+                _queue,
                 lambda queued: self.enqueue([one for one in queued if one.destination in names]),
                 lambda error: log.error("the queue could not be read", error=type(error).__name__),
             )
@@ -358,6 +354,14 @@ class Outage:
             self._told = now
             seconds = round(now - self._down_since)
             log.warning("destination is down, trying again and again", destination=self.name, why=state.why, seconds=seconds)
+
+
+def _queue(tx: Transaction) -> list[Queued]:
+    """Everything that waits for a hospital, as the store has it."""
+    return [
+        Queued(row.id, row.destination, row.lane, row.control_id, row.at, None, row.due, row.state == "refused")
+        for row in tx.waiting_deliveries()
+    ]
 
 
 def _close(connector: Connector, why: str) -> None:

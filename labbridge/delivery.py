@@ -13,6 +13,7 @@ memory; the store holds only facts: the payload, each answer, the state.
 import random
 from collections import deque
 from collections.abc import Callable
+from itertools import islice
 from typing import Any, Literal
 
 import msgspec
@@ -27,7 +28,7 @@ log = structlog.get_logger()
 
 UNSUPPORTED = frozenset({"200", "201", "202", "203"})  # HL7 table 0357: this type, event, processing id, version
 CACHE_BYTES = 32 << 20
-FETCH = 64
+FETCH = 256  # payloads that are read at a time
 
 
 class Queued(msgspec.Struct):
@@ -219,9 +220,9 @@ class Outbox:
                 lane.busy = False
                 continue
             if head.payload is None:
-                self.ready.append(lane)
+                self.ready.appendleft(lane)
                 self._fetch()
-                continue
+                return
             courier.carrying = head
             courier.timer = self.reactor.callLater(self.policy.timeout, self._no_answer, courier)
             courier.link.send(head.id, head.payload)
@@ -231,8 +232,8 @@ class Outbox:
         """Reads the payloads of the next heads from the store, one look-up at a time."""
         if self._fetching:
             return
-        heads = [lane.waiting[0] for lane in self.ready if lane.waiting]
-        wanted = [head.id for head in heads if head.payload is None][:FETCH]
+        heads = [lane.waiting[0] for lane in islice(self.ready, FETCH) if lane.waiting]
+        wanted = [head.id for head in heads if head.payload is None]
         if not wanted:
             return
         self._fetching = True

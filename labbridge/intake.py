@@ -342,6 +342,7 @@ class Batch:
         elif isinstance(event, Oversize):
             note = [Reason("oversize", {"bytes": str(event.length), "sha256": event.digest.hex()})]
             self._journal(tx, item, "oversize", event.head, note, open_=True)
+            tx.clear_spool(item.session)
             item.answer = self._refusal(item, event.head, moment)
         elif isinstance(event, Abandoned):
             self._abandoned(tx, item, event.why)

@@ -1,6 +1,5 @@
 """What the commands share: the configuration, printing, failing with the right exit status."""
 
-import os
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -20,7 +19,7 @@ ConfigFile = Annotated[Path, typer.Option("--config", "-c", help="The configurat
 AsJson = Annotated[bool, typer.Option("--json", help="Print JSON, one object a line, for programs.")]
 DEFAULT_CONFIG = Path("labbridge.toml")
 
-console = Console(highlight=False, soft_wrap=True)
+console = Console(highlight=False, soft_wrap=True, width=None if sys.stdout.isatty() else 200)
 errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 
@@ -48,7 +47,3 @@ def local(microseconds: int, settings: Settings) -> str:
     moment = datetime.fromtimestamp(microseconds / 1e6, ZoneInfo(settings.site.timezone))
     return moment.strftime("%Y-%m-%d %H:%M:%S")
 
-
-def quiet_pipe() -> None:
-    """Lets ``labbridge … | head`` end without a traceback."""
-    sys.stdout = os.fdopen(os.dup(sys.stdout.fileno()), "w")

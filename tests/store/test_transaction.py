@@ -80,6 +80,26 @@ def test_facts_are_found_by_id(store: Store) -> None:
     store.call(job)
 
 
+def test_what_waits_is_found(store: Store) -> None:
+    """Held reports and waiting deliveries come in order; payloads are fetched apart."""
+
+    def job(tx: Transaction) -> None:
+        for key, state in (("A", "released"), ("B", "held"), ("C", "released"), ("D", "held")):
+            received(tx, key, state=state)
+        tx.set_delivery_state(1, "delivered")
+        tx.set_delivery_state(3, "refused")
+        assert [(one.report_id, len(one.decisions)) for one in tx.held_reports()] == [(2, 1), (4, 1)]
+        waiting = tx.waiting_deliveries()
+        assert [(one.id, one.state, one.control_id, one.payload) for one in waiting] == [
+            (2, "queued", "C2", b""),
+            (3, "refused", "C3", b""),
+            (4, "queued", "C4", b""),
+        ]
+        assert tx.payloads([2, 3, 99]) == {2: b"MSH|1", 3: b"MSH|1"}
+
+    store.call(job)
+
+
 def test_a_revision_is_kept_once(store: Store) -> None:
     def job(tx: Transaction) -> list[int]:
         return [tx.revision(b"a" * 32, b"A"), tx.revision(b"b" * 32, b"B"), tx.revision(b"a" * 32, b"A")]
@@ -101,6 +121,7 @@ def test_the_spool_keeps_what_is_not_whole(store: Store) -> None:
 
     store.call(job)
     at = store.call(lambda tx: tx.spooled()[0].at)
+    assert store.call(lambda tx: tx.spooled_body("b")) == b"13"
     assert store.call(lambda tx: tx.spooled()) == [Spooled("b", "xn-1", at, b"13"), Spooled("a", "xn-1", at, b"new")]
     store.call(lambda tx: [tx.clear_spool(session) for session in "ab"])
     assert store.call(lambda tx: tx.spooled()) == []
@@ -116,6 +137,7 @@ def test_incomplete_transmissions_stay_open_until_settled(store: Store) -> None:
         ):
             tx.message(direction="in", analyzer=analyzer, kind=kind, body=b"H|", state=state)
         tx.set_message_state(1, "settled")
+        assert [tx.message_state(id) for id in (1, 2, 99)] == ["settled", "open", ""]
         return tx.open_incomplete("xn-1")
 
     assert store.call(job) == [(4, b"H|")]

@@ -38,6 +38,20 @@ def test_reading_needs_a_store(tmp_path: Path) -> None:
         Reader(f"sqlite:///{tmp_path}/labbridge.db")
 
 
+def test_a_file_that_is_no_store_is_not_read(tmp_path: Path) -> None:
+    (tmp_path / "labbridge.db").touch()
+    reader = Reader(f"sqlite:///{tmp_path}/labbridge.db")
+    with pytest.raises(StoreError, match="no such table"):
+        reader.counts()
+    reader.close()
+
+
+def test_a_lock_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
+    (tmp_path / "labbridge.db.lock").mkdir()
+    with pytest.raises(StoreError, match=r"labbridge\.db\.lock cannot be opened"):
+        Store(f"sqlite:///{tmp_path}/labbridge.db").open()
+
+
 def test_a_password_is_never_shown() -> None:
     assert "secret" not in Store("postgresql+psycopg://lab:secret@db/lab?password=secret").name
 

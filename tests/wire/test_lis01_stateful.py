@@ -72,16 +72,28 @@ class Line(RuleBasedStateMachine):
         records = [b"R|%d|%d\r" % numbered for numbered in enumerate(values, 1)]
         self.attempt(station, b"H|\\^&|%d\r" % self.tokens + b"".join(records) + b"L|1|N\r")
 
+    @precondition(lambda self: any(self.on_the_way.values()))
     @rule(station=stations, size=st.integers(0, 9))
     def deliver(self, station: int, size: int) -> None:
         for data in self.take(station):
             for segment in segments(data, size):
                 self.tell(station, self.links[station].receive(segment, self.now))
 
+    @rule(steps=st.integers(1, 12))
+    def go_on(self, steps: int) -> None:
+        """For a while all goes well."""
+        for _ in range(steps):
+            if self.waiting:
+                self.settle(True)
+            else:
+                self.deliver(INSTRUMENT if self.on_the_way[INSTRUMENT] else HOST, 0)
+
+    @precondition(lambda self: any(self.on_the_way.values()))
     @rule(station=stations)
     def lose(self, station: int) -> None:
         self.take(station)
 
+    @precondition(lambda self: any(self.on_the_way.values()))
     @rule(station=stations, at=st.integers(0, 30), drop=st.booleans())
     def damage(self, station: int, at: int, drop: bool) -> None:
         for data in self.take(station):
@@ -115,6 +127,7 @@ class Line(RuleBasedStateMachine):
         for station, link in self.links.items():
             self.tell(station, link.tick(self.now))
 
+    @precondition(lambda self: self.attempts)
     @rule()
     def reconnect(self) -> None:
         for data in self.on_the_way.values():
@@ -153,5 +166,5 @@ class Line(RuleBasedStateMachine):
             assert 1 <= self.stored[payload] <= self.attempted[payload]
 
 
-Line.TestCase.settings = settings(max_examples=40, stateful_step_count=50, deadline=None)
+Line.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
 test_what_is_sent_arrives_once = Line.TestCase
