@@ -253,18 +253,20 @@ def main() -> int:
     parser.add_argument("--json", action="store_true", help="JSON instead of the table")
     args = parser.parse_args()
     signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
-    rows = []
+    rows, status = [], 0
     try:
         for row in measurements(args):
             rows.append(row)
+            status |= bool(row.problems)
     except KeyboardInterrupt:
         print("interrupted", file=sys.stderr)
+        status = 130
     if args.json:
         print(json.dumps([asdict(row) for row in rows], indent=1))
     else:
         machine = f"Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, {os.cpu_count()} cores"
         print(f"\n{machine}, {args.seconds:g} s each\n\n{table(rows)}")
-    return 1 if any(row.problems for row in rows) else 0
+    return status
 
 
 if __name__ == "__main__":

@@ -84,8 +84,8 @@ class Daemon:
             log.info("store ready")
             if not self._taken_up:
                 self.store.submit(self._take_up, self._took_up, self._take_up_failed)
-        elif state.name == "locked":
-            log.error("another labbridge has this store", why=state.why)
+        elif state.name in ("locked", "unusable"):
+            log.error("this store cannot be used", why=state.why)
             self.exit_status = 1
             self.stop()
         elif state.name == "unavailable":

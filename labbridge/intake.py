@@ -341,7 +341,7 @@ class Batch:
             self._message(tx, item, event.payload, reading, context, revision, revision_id, moment)
         elif isinstance(event, Oversize):
             note = [Reason("oversize", {"bytes": str(event.length), "sha256": event.digest.hex()})]
-            self._journal(tx, item, "oversize", event.head, note, open_=True)
+            self._journal(tx, item, "oversize", event.head, note, size=event.length, open_=True)
             tx.clear_spool(item.session)
             item.answer = self._refusal(item, event.head, moment)
         elif isinstance(event, Abandoned):
@@ -394,6 +394,7 @@ class Batch:
         note: Any = (),
         *,
         digest: bytes = b"",
+        size: int = -1,
         control_id: str = "",
         open_: bool = False,
     ) -> int:
@@ -405,7 +406,8 @@ class Batch:
             kind=kind,
             control_id=control_id,
             body=body,
-            digest=digest or hashlib.sha256(body).digest(),
+            digest=digest,
+            size=size,
             note=encode(note).decode() if note else "",
             state="open" if open_ else "",
         )

@@ -248,6 +248,8 @@ def _identity_reasons(report: Report, rules: AnalyzerRules) -> tuple[Reason, ...
         return () if report.patient.id else (Reason("no-patient"),)
     if not specimen:
         return () if any(p.code == "no-specimen" for p in report.problems) else (Reason("no-specimen"),)
+    if rules.identity == "barcode" and report.specimen.source == "counter":
+        return (Reason("specimen-counted"),)  # such a number comes back every day: identity = "sample-number"
     if rules.specimen_pattern is not None and not rules.specimen_pattern.search(specimen):
         return (Reason("specimen-pattern", {"pattern": rules.specimen_pattern.pattern}),)
     return ()

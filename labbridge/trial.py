@@ -31,7 +31,7 @@ class Found(msgspec.Struct):
         return {
             "file": file,
             "reports": [_report_json(outcome) for outcome in self.outcomes],
-            "queries": [{"specimen": list(query.specimens), "all": query.all} for query in self.queries],
+            "queries": [{"specimen": list(query.specimens) or "", "all": query.all} for query in self.queries],
         }
 
 

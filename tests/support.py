@@ -1,6 +1,7 @@
 """What tests of the whole daemon share: a configuration, the process, patient analyzers, a hospital that remembers."""
 
 import contextlib
+import json
 import os
 import re
 import signal
@@ -10,10 +11,11 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+STARTED: list[subprocess.Popen[bytes]] = []  # every daemon of this session
 START, END = b"\x0b", b"\x1c\x0d"
 ENQ, ACK, NAK, EOT, STX, ETX = b"\x05", b"\x06", b"\x15", b"\x04", b"\x02", b"\x03"
 
@@ -85,27 +87,53 @@ def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
 class Laboratory:
     """A configuration in a folder, and the daemon that runs it as a process of its own."""
 
-    def __init__(self, folder: Path, url: str = "sqlite:///lab.db", *, repeat: str = "hold", timeout: str = "5s") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        url: str = "sqlite:///lab.db",
+        *,
+        repeat: str = "hold",
+        timeout: str = "5s",
+        changes: Sequence[tuple[str, str]] = (),
+        extra: str = "",
+    ) -> None:
         self.folder = folder
+        self.url = url
         self.astm, self.hl7, self.his, self.http = free_ports(4)
         self.config = folder / "labbridge.toml"
-        self.config.write_text(
-            CONFIG.format(url=url, astm=self.astm, hl7=self.hl7, his=self.his, http=self.http, repeat=repeat, timeout=timeout)
-        )
+        text = CONFIG.format(url=url, astm=self.astm, hl7=self.hl7, his=self.his, http=self.http, repeat=repeat, timeout=timeout)
+        self.config.write_text(text + extra)
+        for old, new in changes:
+            self.edit(old, new)
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / "daemon.log"
 
-    def start(self) -> float:
-        """Starts the daemon; returns the seconds until it listened and accepted."""
-        began = time.monotonic()
+    def edit(self, old: str, new: str) -> None:
+        """Changes the configuration file, once; ``{astm}`` and the other ports may stand in both texts."""
+        ports = {"astm": self.astm, "hl7": self.hl7, "his": self.his, "http": self.http}
+        for name, port in ports.items():
+            old, new = old.replace(f"{{{name}}}", str(port)), new.replace(f"{{{name}}}", str(port))
+        text = self.config.read_text()
+        assert old in text, f"not in the configuration: {old}"
+        self.config.write_text(text.replace(old, new, 1))
+
+    def launch(self, *before: str) -> subprocess.Popen[bytes]:
+        """Starts the daemon and does not wait; ``before`` is a command that runs it (prlimit)."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [sys.executable, "-m", "labbridge", "run", "-c", str(self.config)],
+                [*before, sys.executable, "-m", "labbridge", "run", "-c", str(self.config)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
             )
+        STARTED.append(self.process)
+        return self.process
+
+    def start(self, *before: str) -> float:
+        """Starts the daemon; returns the seconds until it listened and accepted."""
+        began = time.monotonic()
+        self.launch(*before)
         try:
             wait_until(self.accepting, 30, "the daemon accepts")
         except AssertionError:
@@ -116,17 +144,32 @@ class Laboratory:
         """Whether /healthz says that the store is ready; fails when the process has ended."""
         assert self.process is not None
         assert self.process.poll() is None, self.log.read_text()[-3000:]
+        return b" 200 " in self.get("/healthz")[:64]
+
+    def get(self, page: str) -> bytes:
+        """A page of the HTTP port with its header; empty while nobody answers."""
+        whole = b""
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.http), 1) as client:
-            client.sendall(b"GET /healthz HTTP/1.0\r\n\r\n")
+            client.sendall(f"GET {page} HTTP/1.0\r\n\r\n".encode())
             client.settimeout(2)
-            return b" 200 " in client.recv(64)
-        return False
+            while data := client.recv(65536):
+                whole += data
+        return whole
+
+    def status(self) -> Any:
+        """What /healthz tells."""
+        return json.loads(self.get("/healthz").partition(b"\r\n\r\n")[2])
 
     def kill(self) -> None:
         """kill -9."""
         assert self.process is not None
         self.process.kill()
         self.process.wait()
+
+    def signal(self, number: int) -> None:
+        """Sends the daemon a signal."""
+        assert self.process is not None
+        self.process.send_signal(number)
 
     def stop(self) -> int:
         """SIGTERM; returns the exit status."""
@@ -136,7 +179,7 @@ class Laboratory:
         return self.process.wait(15)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
-        """One labbridge command with this configuration."""
+        """One labbridge command with this configuration, as a process."""
         return subprocess.run(
             [sys.executable, "-m", "labbridge", *arguments, "-c", str(self.config)],
             capture_output=True,
@@ -160,10 +203,18 @@ def running(folder: Path, **options: Any) -> Iterator[Laboratory]:
             laboratory.process.wait()
 
 
-class Hospital:
-    """Acknowledges every message and remembers it, in order of arrival. ``answer`` decides the code; None is silence."""
+def his_ack(code: str, control_id: str, rest: str = "") -> bytes:
+    """A hospital's acknowledgement of the message with this control id; ``rest`` are further segments."""
+    return f"MSH|^~\\&|HIS|H|LAB|L|20261121||ACK^R01^ACK|A{control_id}|P|2.5.1\rMSA|{code}|{control_id}\r{rest}".encode()
 
-    def __init__(self, port: int, answer: Callable[[bytes], str | None] = lambda message: "AA") -> None:
+
+class Hospital:
+    """Acknowledges every message and remembers it, in order of arrival.
+
+    ``answer`` decides: a code; None is silence; bytes are sent as they are; an OSError drops the connection.
+    """
+
+    def __init__(self, port: int, answer: Callable[[bytes], str | bytes | None] = lambda message: "AA") -> None:
         self.port = port
         self.answer = answer
         self.messages: list[tuple[str, bytes]] = []
@@ -204,10 +255,9 @@ class Hospital:
         control_id = message.split(b"\r", 1)[0].split(b"|")[9].decode()
         with self.lock:
             self.messages.append((control_id, message))
-        code = self.answer(message)
-        if code is not None:
-            ack = f"MSH|^~\\&|HIS|H|LAB|L|20261121||ACK^R01^ACK|A{control_id}|P|2.5.1\rMSA|{code}|{control_id}\r"
-            connection.sendall(START + ack.encode() + END)
+        answer = self.answer(message)
+        if answer is not None:
+            connection.sendall(answer if isinstance(answer, bytes) else START + his_ack(answer, control_id) + END)
 
     def stop(self) -> None:
         """Closes the port and every connection."""
@@ -314,10 +364,7 @@ class AstmClient:
     def raw(self, data: bytes) -> bytes:
         """Sends bytes as they are and returns the next byte of the host."""
         self._socket.sendall(data)
-        answer = self._socket.recv(1)
-        if not answer:
-            raise ConnectionError("closed")
-        return answer
+        return self._byte()
 
     def send(self, records: list[str]) -> bool:
         """Sends a message; whether its last frame was acknowledged."""
@@ -332,6 +379,30 @@ class AstmClient:
             self.acknowledged += 1
         self._socket.sendall(EOT)
         return True
+
+    def end(self) -> None:
+        """Ends the session: nothing answers EOT."""
+        self._socket.sendall(EOT)
+
+    def receive(self) -> list[str]:
+        """Takes one message of the host's own, frame by frame; returns its records."""
+        text = b""
+        assert self._byte() == ENQ
+        self._socket.sendall(ACK)
+        while (first := self._byte()) == STX:
+            body = b""
+            while not body.endswith(b"\r\n"):
+                body += self._byte()
+            text += body[1:-5]
+            self._socket.sendall(ACK)
+        assert first == EOT
+        return text.decode().split("\r")[:-1]
+
+    def _byte(self) -> bytes:
+        data = self._socket.recv(1)
+        if not data:
+            raise ConnectionError("closed")
+        return data
 
     def close(self) -> None:
         """Hangs up."""

@@ -52,10 +52,10 @@ _BLANK = " \t\r\n\0"
 
 
 def write_no_order(queries: Sequence[Query], payload: bytes, profile: Profile, *, stamp: str) -> bytes:
-    """Write the one answer to queries for which there is no order: a header and ``L|1|I`` (LIS02-A2, 13.4).
+    """Write the one answer to queries for which there is no order: a header and ``L|1|I`` (CONFORMANCE B16).
 
-    Nothing for no queries. The header has the query's own delimiters and, the other way round, its sender and receiver. ``stamp`` is
-    YYYYMMDDHHMMSS, the sender's local time. Raises RemoteProtocolError when ``payload`` has no header.
+    Nothing for no queries. The header has the query's own delimiters and, the other way round, its sender and receiver.
+    ``stamp`` is YYYYMMDDHHMMSS, the sender's local time. Raises RemoteProtocolError when ``payload`` has no header.
     """
     if not queries:
         return b""

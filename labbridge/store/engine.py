@@ -18,8 +18,8 @@ SQLITE = ("sqlite", "sqlite+pysqlite")
 POSTGRESQL = ("postgresql", "postgresql+psycopg")
 
 # Documents of some 3 KB fill pages of 16 KiB well: half the CPU of 4 KiB pages in groups of 64, no more in groups of
-# one. A checkpoint every 250 such pages (4 MB) keeps the longest commit short.
-_PRAGMAS = ("page_size=16384", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=250", "cache_size=-16000")
+# one. A checkpoint every 125 such pages (2 MB) keeps the longest commit short.
+_PRAGMAS = ("page_size=16384", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=125", "cache_size=-16000")
 _BUSY_SECONDS = 2.0
 # A server that is gone must be noticed while an analyzer still waits; a commit must mean that it is on the disk.
 _POSTGRESQL = {
@@ -77,7 +77,7 @@ def writing(url: URL) -> Engine:
     """An engine for the one writer; transactions begin at once with the right to write."""
     if not is_sqlite(url):
         # The driver counts by position, so that rows are plain tuples for both databases.
-        return create_engine(url, poolclass=NullPool, paramstyle="format", connect_args=_arguments("labbridge"))
+        return create_engine(url, poolclass=NullPool, paramstyle="format", connect_args=_arguments(url, "labbridge"))
     arguments = {"isolation_level": None, "check_same_thread": False, "timeout": _BUSY_SECONDS}
     engine = create_engine(URL.create("sqlite", database=url.database), poolclass=NullPool, connect_args=arguments)
     event.listen(engine, "connect", _set_pragmas)
@@ -88,7 +88,7 @@ def writing(url: URL) -> Engine:
 def reading(url: URL) -> Engine:
     """An engine that can only read, each transaction one snapshot."""
     if not is_sqlite(url):
-        engine = create_engine(url, pool_pre_ping=True, connect_args=_arguments("labbridge reader"))
+        engine = create_engine(url, pool_pre_ping=True, connect_args=_arguments(url, "labbridge reader"))
         return engine.execution_options(isolation_level="REPEATABLE READ", postgresql_readonly=True)
     if not Path(str(url.database)).exists():
         raise StoreError(f"there is no store at {url.database}: start labbridge once, or correct [store] url")
@@ -125,7 +125,7 @@ def explain(error: Exception, url: URL) -> StoreError:
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
     diagnosis = getattr(getattr(cause, "diag", None), "message_primary", None)
     said = str(diagnosis or cause).strip().partition("\n")[0]
-    passing = type(cause).__name__ in _PASSING or any(base.__name__ in _PASSING for base in type(cause).__mro__)
+    passing = any(kind.__name__ in _PASSING for kind in type(cause).__mro__)
     return (StoreUnavailable if passing else StoreError)(f"the store {display(url)}: {said}")
 
 
@@ -133,8 +133,12 @@ def explain(error: Exception, url: URL) -> StoreError:
 _PASSING = ("OperationalError", "InterfaceError", "InternalError")
 
 
-def _arguments(name: str) -> dict[str, Any]:
-    return {**_POSTGRESQL, "application_name": f"{name} {os.getpid()} on {socket.gethostname()}"}
+def _arguments(url: URL, name: str) -> dict[str, Any]:
+    """What the driver is told; a parameter in the URL wins, but that ``options`` add up."""
+    arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
+    arguments["application_name"] = f"{name} {os.getpid()} on {socket.gethostname()}"
+    arguments["options"] = f"{url.query.get('options', '')} {_POSTGRESQL['options']}".strip()
+    return arguments
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:

@@ -20,6 +20,7 @@ TEXTS: dict[str, tuple[str, str]] = {
     "older-measurement": ("{test} was released from a later measurement", "{test} 已有更新的测定结果"),
     "repeat": ("{test} was released before as {before}", "{test} 此前已发布为 {before}"),
     "repeat-first": ("{test} was released before as {before}; the first counts", "{test} 以首次结果 {before} 为准"),
+    "specimen-counted": ("the specimen id is a counted number, not a barcode", "样本号为流水号，非条码"),
     "specimen-pattern": ("the specimen id does not look like a barcode of this laboratory", "样本号不符合本实验室条码规则"),
     "stale": ("measured long ago ({measured})", "测定时间过久（{measured}）"),
     "status": ("status {status} is not final", "结果状态 {status} 非最终"),

@@ -7,7 +7,7 @@ named and looked up. One Lis01Link is one connection: after ``closed`` make a ne
 
 from labbridge.wire import lis01_table as table
 from labbridge.wire.events import Answer, Event, Failed, LocalProtocolError, Note
-from labbridge.wire.lis01_frames import ACK, BAD, ENQ, EOT, FLOOD, NAK, NOISE, Frame, begins_record, cut
+from labbridge.wire.lis01_frames import ACK, BAD, ENQ, EOT, FLOOD, NAK, NOISE, Frame, begins_record, cut, has_forbidden
 from labbridge.wire.lis01_station import Lis01Settings, Outgoing, Station
 from labbridge.wire.lis01_table import BIDDING, CLOSED, ENQ_BUSY, FRAMED, HOLDING, IDLE, LATE, RECEIVING, SENDING
 
@@ -184,6 +184,9 @@ class Lis01Link(Station):
             events.append(Note("warning", "frame number used twice for different frames: both kept"))
         self._frame = frame
         self._data = data = frame.text
+        if not self._flagged and has_forbidden(data):
+            self._flagged = True
+            events.append(Note("warning", "frames with control characters that the standard forbids"))
         if self._parts and last is not None:
             boundary = self._boundary
             if not boundary and last.final and begins_record(data, self._parts[0][1:2]):
@@ -191,7 +194,7 @@ class Lis01Link(Station):
                 boundary = True
             if boundary and data[:1] in (b"H", b"h") and not data[1:2].isalnum():
                 return table.HEADER
-        return table.FRAME if len(data) < self._reader.room else table.EXCESS
+        return table.FRAME if len(data) <= self._room else table.EXCESS
 
 
 _TABLE = {

@@ -23,7 +23,7 @@ _PART, _LAST, _WHOLE, _DETACHED = "part", "last", "whole", "detached"
 
 
 def is_terminator(record: bytes) -> bool:
-    """Whether a record is the L record, which ends a message (LIS02-A2 clause 13)."""
+    """Whether a record is the L record, which ends a message (LIS02-A2, ASTM E1394)."""
     return record[:1] in (b"L", b"l") and not record[1:2].isalnum()
 
 
@@ -67,6 +67,7 @@ class Station:
         self._reader = FrameReader(check=settings.checksum, limit=settings.max_message)
         # The message being received: its frames that are durable
         self._parts: list[bytes] = []
+        self._room = settings.max_message  # how many bytes it may still have
         self._record = b""  # its last record, as far as ends_message sees it
         self._boundary = True  # its last record is ended by CR
         self._last: Frame | None = None  # the last frame accepted in this session
@@ -78,6 +79,7 @@ class Station:
         self._kind = ""
         self._token: int | None = None
         self._tokens = 0
+        self._flagged = False  # the peer was seen to send what no frame may carry
         self._loose: set[int] = set()  # tokens of oversize transmissions: nothing waits for their answer
         # Sending
         self._queue: deque[Outgoing] = deque()
@@ -203,7 +205,7 @@ class Station:
         if kind is _PART:
             data = self._data
             self._parts.append(data)
-            self._reader.room -= len(data)
+            self._room -= len(data)
             if data:
                 self._boundary = data.endswith(b"\r")
         else:
@@ -261,7 +263,7 @@ class Station:
     def _clear(self) -> None:
         self._parts.clear()
         self._boundary = True
-        self._reader.room = self.settings.max_message
+        self._room = self.settings.max_message
 
     # Sending
 

@@ -6,6 +6,8 @@ import pytest
 
 from labbridge.store import Reader, Store, StoreError
 
+from .support import open_ready
+
 
 @pytest.mark.parametrize(
     "url", ["labbridge.db", "mysql://lab:secret@db/lab", "sqlite://", "sqlite:///:memory:", "sqlite://host/x", "x://:y:z"]
@@ -50,6 +52,16 @@ def test_a_lock_that_cannot_be_opened_is_named(tmp_path: Path) -> None:
     (tmp_path / "labbridge.db.lock").mkdir()
     with pytest.raises(StoreError, match=r"labbridge\.db\.lock cannot be opened"):
         Store(f"sqlite:///{tmp_path}/labbridge.db").open()
+
+
+@pytest.mark.postgresql
+def test_options_of_the_url_are_kept(postgresql_url: str) -> None:
+    """What the URL tells the server holds, and commits wait for the disk all the same."""
+    store = Store(postgresql_url + "&options=-c%20work_mem%3D5MB&connect_timeout=7")
+    open_ready(store)
+    settings = "SELECT current_setting('work_mem'), current_setting('synchronous_commit')"
+    assert store.call(lambda tx: tx._cursor.execute(settings).fetchall()) == [("5MB", "on")]
+    assert store.close()
 
 
 def test_a_password_is_never_shown() -> None:

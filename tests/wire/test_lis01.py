@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbridge.wire import Abandoned, Close, Lis01Link, Lis01Settings, Note, Oversize, Part, Received, Stray, Write
@@ -73,6 +73,7 @@ def test_etb_split_mid_value(size: int) -> None:
     assert payloads(told) == [HEADER + b"R|1|^^^PLT|1245|10*9/L\r" + LAST]
 
 
+@settings(deadline=None)
 @given(st.integers(1, 20), st.sampled_from(SIZES))
 def test_a_record_split_at_any_byte_joins_again(width: int, size: int) -> None:
     # conformance: B23
@@ -201,6 +202,7 @@ def test_in_idle_everything_but_enq_is_ignored(size: int) -> None:
     assert stray == Stray(b"hello" + frame(1, MESSAGE), len(b"hello" + frame(1, MESSAGE)))
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([ENQ, EOT, ACK, NAK, b"\x02", b"\x03", b"\x17", b"\r\n", b"1H|", frame(1, MESSAGE)])))
 def test_any_bytes_are_borne(pieces: list[bytes]) -> None:
     # conformance: A23
@@ -210,6 +212,15 @@ def test_any_bytes_are_borne(pieces: list[bytes]) -> None:
     assert [event for event in told if type(event) is not Write] == [event for event in told_singly if type(event) is not Write]
     whole.closed(1.0)
     assert whole.receive(stream, 2.0) == []
+
+
+@every_size
+def test_forbidden_control_characters_are_kept_and_flagged_once(size: int) -> None:
+    # conformance: A21
+    texts = (HEADER, b"R|1|a\n\x10b\r", b"R|2|a\x11\r", LAST)
+    told = play(host(), session(*texts), size)
+    assert payloads(told) == [b"".join(texts)]
+    assert len(only(Note, told)) == 1
 
 
 @every_size
@@ -288,6 +299,14 @@ def test_an_oversize_message_is_refused_and_reported_bounded(size: int) -> None:
     assert written(told) == ACK + ACK + NAK + NAK
     assert not only(Abandoned, told)
     assert payloads(play(link, session(MESSAGE[:60] + LAST), size)) == [MESSAGE[:60] + LAST]
+
+
+@every_size
+def test_a_message_of_just_the_limit_is_received(size: int) -> None:
+    # conformance: A11
+    assert payloads(play(host(max_message=len(MESSAGE)), session(MESSAGE), size)) == [MESSAGE]
+    assert payloads(play(host(max_message=len(HEADER + LAST)), session(HEADER, LAST), size)) == [HEADER + LAST]
+    assert len(only(Oversize, play(host(max_message=len(MESSAGE) - 1), session(MESSAGE), size))) == 1
 
 
 @pytest.mark.parametrize("size", [1, 9, 100])

@@ -1,7 +1,7 @@
 """LIS01 frames: how they are cut, and how they are found in a stream."""
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbridge.wire import Lis01Settings, LocalProtocolError
@@ -22,6 +22,7 @@ def read(data: bytes, size: int = 0, *, check: bool = True) -> list[Frame | str]
     return found
 
 
+@settings(deadline=None)
 @given(st.binary(max_size=2000))
 def test_the_checksum_is_the_sum_of_all_bytes_modulo_256(data: bytes) -> None:
     # conformance: A09
@@ -68,6 +69,7 @@ def test_a_payload_without_a_record_is_not_sent() -> None:
             cut(payload, 240)
 
 
+@settings(deadline=None)
 @given(st.lists(TEXT, min_size=1), st.integers(1, 300), st.booleans(), st.sampled_from(SIZES))
 def test_what_was_cut_reads_back(records: list[bytes], size: int, check: bool, segment: int) -> None:
     stream = b"".join(cut(b"\r".join(records), size, check=check))

@@ -166,5 +166,5 @@ class Line(RuleBasedStateMachine):
             assert 1 <= self.stored[payload] <= self.attempted[payload]
 
 
-Line.TestCase.settings = settings(max_examples=80, stateful_step_count=50, deadline=None)
+Line.TestCase.settings = settings(max_examples=50, stateful_step_count=50, deadline=None)
 test_what_is_sent_arrives_once = Line.TestCase

