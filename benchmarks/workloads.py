@@ -2,7 +2,8 @@
 
 Both have the shape of a haematology analyzer's live messages and carry the same 30 results of invented patients.
 ``w1(n)`` and ``w2(n)`` make message number ``n``: its specimen, its patient and its control id are its own, and always
-of the same length. Only what differs is made anew, so that a message costs the load generator a microsecond or four.
+of the same length; ten sets of values take turns. Only what differs is made anew, so that a message costs the load
+generator a microsecond or four.
 """
 
 START, END = b"\x0b", b"\x1c\r"
@@ -43,9 +44,10 @@ _TESTS = """
 30392-5  NRBC#  LN    0.00   10*9/L   0.00-0.02    N
 """
 _ROWS = [line.split() for line in _TESTS.split("\n") if line]
+_VARIANTS = 10  # by the last digit of every value
 
 
-def _w1_parts() -> list[bytes]:
+def _w1_parts(variant: int) -> list[bytes]:
     segments = [
         "MSH|^~\\&|BC-6800Plus^Mindray|HAEM-LAB-02|LIS|CENTRAL|20250107093015+0000||ORU^R01|MSG@|P|2.3.1||||||UNICODE",
         "PID|1||PAT@^^^HOSP^MR||SAMPLE^ROBIN^Q||19800229|M|||7 QUARRY ROAD^^SOUTHFORD^^SF2 9XY^GB",
@@ -55,18 +57,18 @@ def _w1_parts() -> list[bytes]:
     ]
     for number, (code, name, system, value, unit, reference, flags) in enumerate(_ROWS, 1):
         segments.append(
-            f"OBX|{number}|NM|{code}^{name}^{system}||{value}|{unit.strip('-')}|{reference}|{flags}|||F"
+            f"OBX|{number}|NM|{code}^{name}^{system}||{value[:-1]}{variant}|{unit.strip('-')}|{reference}|{flags}|||F"
             "|||20250107092940|HAEM-LAB-02|TECH-07"
         )
     return (START + "".join(f"{segment}\r" for segment in segments).encode() + END).split(b"@")
 
 
-_W1 = _w1_parts()
+_W1 = [_w1_parts(variant) for variant in range(_VARIANTS)]
 
 
 def w1(n: int) -> bytes:
     """Message ``n`` of W1 in its MLLP block."""
-    return (b"%010d" % n).join(_W1)
+    return (b"%010d" % n).join(_W1[n % _VARIANTS])
 
 
 def _frame(number: int, record: bytes) -> bytes:
@@ -75,7 +77,7 @@ def _frame(number: int, record: bytes) -> bytes:
     return STX + checked + b"%02X" % (sum(checked) % 256) + b"\r\n"
 
 
-def _w2_records() -> list[str]:
+def _w2_records(variant: int) -> list[bytes]:
     records = [
         "H|\\^&|||XN-1000^00-22^20417^^^^CD654321||||||||E1394-97|20250107093015",
         "P|1|||PAT@|SAMPLE^ROBIN||19800229|M|||||^DR EXAMPLE||||||||||||^^^EAST",
@@ -83,20 +85,19 @@ def _w2_records() -> list[str]:
     ]
     for number, (_code, name, _system, value, unit, reference, flags) in enumerate(_ROWS, 1):
         records.append(
-            f"R|{number}|^^^^{name.lstrip('*')}^{number % 3 + 1}|{value}|{unit.strip('-')}"
+            f"R|{number}|^^^^{name.lstrip('*')}^{number % 3 + 1}|{value[:-1]}{variant}|{unit.strip('-')}"
             f"|{reference.replace('-', ' to ')}|{flags[0]}||F||TECH-07||20250107092940|XN-1000"
         )
-    return [*records, "L|1|N"]
+    return [record.encode() for record in (*records, "L|1|N")]
 
 
-_W2 = [(number, record.encode().split(b"@")) for number, record in enumerate(_w2_records(), 1)]
-_W2_FRAMES = [_frame(number, parts[0]) for number, parts in _W2]
-_W2_OWN = [(number, parts) for number, parts in _W2 if len(parts) > 1]
+_W2 = [[_frame(number, record) for number, record in enumerate(_w2_records(v), 1)] for v in range(_VARIANTS)]
+_W2_OWN = [(number, record.split(b"@")) for number, record in enumerate(_w2_records(0), 1) if b"@" in record]
 
 
 def w2(n: int) -> list[bytes]:
     """The frames of message ``n`` of W2."""
-    frames = _W2_FRAMES.copy()
+    frames = _W2[n % _VARIANTS].copy()
     own = b"%010d" % n
     for number, parts in _W2_OWN:
         frames[number - 1] = _frame(number, own.join(parts))

@@ -22,7 +22,7 @@ import structlog
 from labbridge.formats.acknowledgement import HisAnswer, read_answer
 from labbridge.metrics import Metrics
 from labbridge.store import Store, Transaction
-from labbridge.wire.events import Event, Received
+from labbridge.wire.events import Answer, Event, Received
 
 log = structlog.get_logger()
 
@@ -76,6 +76,7 @@ class Courier:
     def event(self, link: Any, event: Event) -> None:
         """An answer, or a message nobody asked for."""
         if isinstance(event, Received) and link is self.link:
+            link.settle(event.token, Answer(True))
             self.outbox.answered(self, read_answer(event.payload), event.payload)
 
     def closed(self, link: Any, why: str) -> None:

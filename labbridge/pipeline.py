@@ -16,23 +16,14 @@ import msgspec
 
 from labbridge.formats import hl7v2, lis02
 from labbridge.formats.oru import UnwritableError, Writer
-from labbridge.mapping import Catalogue, CodeMap, Mapped
-from labbridge.model import (
-    Decided,
-    Decision,
-    Patient,
-    Reading,
-    Reason,
-    RemoteProtocolError,
-    Report,
-    Result,
-    Specimen,
-    Verdict,
-    encode,
-)
+from labbridge.formats.reading import NO_SPECIMEN
+from labbridge.mapping import Catalogue, CodeMap
+from labbridge.model import Decided, Decision, Patient, Reading, Reason, Report, Result, Verdict, encode
 from labbridge.profiles import Profile
 from labbridge.routing import Route, destinations
 from labbridge.verification import Known, Verifier
+
+_TAKEN_BACK = frozenset("DWX")  # HL7 table 0085: deleted, wrong, cannot be obtained
 
 State = Literal["released", "held", "rejected", "superseded", "kept"]
 
@@ -50,10 +41,13 @@ class Moment(msgspec.Struct, frozen=True):
         return cls(at, datetime.fromtimestamp(at, zone).strftime("%Y%m%d%H%M%S%z"), entropy)
 
     def control_id(self) -> str:
-        """A new MSH-10: 20 characters of base32, 48 bits of time (milliseconds) and 50 random ones."""
+        """A new MSH-10: 20 characters, 48 bits of time (milliseconds) and 50 random ones; later ids sort after earlier.
+
+        Base32 with the extended hexadecimal alphabet, whose order is that of the numbers (RFC 4648, 7).
+        """
         random = int.from_bytes(self.entropy(7), "big") >> 6
-        number = ((int(self.at * 1000) & (1 << 48) - 1) << 50 | random) << 2
-        return base64.b32encode((number << 4).to_bytes(13, "big")).decode()[:20]
+        number = (int(self.at * 1000) & (1 << 48) - 1) << 50 | random
+        return base64.b32hexencode((number << 6).to_bytes(13, "big")).decode()[:20]
 
 
 class AnalyzerRules(msgspec.Struct, frozen=True):
@@ -138,12 +132,13 @@ class Context:
         self._past.setdefault(key, []).append(past)
 
     def released(self, key: str) -> dict[str, Known]:
-        """The specimen's tests that were released: per test, the last released."""
+        """The specimen's tests that were released: per test, the value that was measured last."""
         known: dict[str, Known] = {}
-        for past in self.past(key):
-            for one in past.decided:
-                if one.verdict.action == "release" and one.test:
-                    known[one.test] = Known(one.value, one.measured_at)
+        released = [one for past in self.past(key) for one in past.decided if one.verdict.action == "release"]
+        for one in sorted(released, key=lambda one: one.measured_at or 0):
+            before = known.get(one.test)
+            final = one.status != "P" or (before is not None and before.final)
+            known[one.test] = Known(one.value, one.measured_at, final)
         return known
 
 
@@ -154,21 +149,18 @@ def read(payload: bytes, rules: AnalyzerRules) -> Reading:
     """
     reader = hl7v2.read if rules.profile.protocol == "hl7v2" else lis02.read
     reading = reader(payload, rules.profile, rules.zone)
-    if rules.qc_ids and reading.reports:
-        reports = tuple(_with_role(report, rules.qc_ids) for report in reading.reports)
-        return msgspec.structs.replace(reading, reports=reports)
-    return reading
+    if not rules.qc_ids and rules.identity != "patient":
+        return reading
+    return msgspec.structs.replace(reading, reports=tuple(_as_configured(report, rules) for report in reading.reports))
 
 
-def _with_role(report: Report, qc_ids: Iterable[Pattern[str]]) -> Report:
-    if report.role == "patient" and any(pattern.search(report.specimen.id) for pattern in qc_ids):
-        return msgspec.structs.replace(report, role="qc")
+def _as_configured(report: Report, rules: AnalyzerRules) -> Report:
+    """The report as this laboratory means it: which ids are controls, and whether it goes by specimen ids at all."""
+    if any(pattern.search(report.specimen.id) for pattern in rules.qc_ids):
+        report = msgspec.structs.replace(report, role="qc")
+    if rules.identity == "patient" and NO_SPECIMEN in report.problems:
+        report = msgspec.structs.replace(report, problems=tuple(p for p in report.problems if p != NO_SPECIMEN))
     return report
-
-
-def unreadable(error: RemoteProtocolError) -> Reading:
-    """The reading of what could not be read: nothing but the reason."""
-    return Reading(problems=(error.reason,))
 
 
 def key_of(report: Report, rules: AnalyzerRules, moment: Moment) -> str:
@@ -176,19 +168,24 @@ def key_of(report: Report, rules: AnalyzerRules, moment: Moment) -> str:
 
     Empty when the report has none: such a report belongs with no other.
     """
-    if not report.specimen.id and rules.identity != "patient":
-        return ""
-    if rules.identity == "sample-number":
-        day = next((r.measured[:8] for r in report.results if r.measured), moment.stamp[:8])
-        return f"{rules.name}/{day}/{report.specimen.id}"
     if rules.identity == "patient":
         return f"patient/{report.patient.id}" if report.patient.id else ""
-    return report.specimen.id
+    if rules.identity == "barcode" or not report.specimen.id:
+        return report.specimen.id
+    at = next((r.measured_at for r in report.results if r.measured_at is not None), moment.at)
+    return f"{rules.name}/{datetime.fromtimestamp(at, rules.zone):%Y%m%d}/{report.specimen.id}"
 
 
 def content_of(report: Report) -> bytes:
-    """The digest of what a report says, whenever and however it was sent."""
-    return hashlib.sha256(encode((report.specimen, report.role, report.results))).digest()
+    """The digest of what a report says, however often it is sent; empty where it tells no time.
+
+    Without a time the same value again may be another run.
+    """
+    measured = any(result.measured for result in report.results)
+    if not measured and not report.sent:
+        return b""
+    said = msgspec.structs.replace(report, sent="", sent_at=None) if measured else report
+    return hashlib.sha256(encode(said)).digest()
 
 
 def is_duplicate(report: Report, content: bytes, digest: bytes, past: Sequence[Past], rules: AnalyzerRules, moment: Moment) -> bool:
@@ -199,11 +196,10 @@ def is_duplicate(report: Report, content: bytes, digest: bytes, past: Sequence[P
     """
     codes = {result.code for result in report.results}
     for earlier in reversed(past):
-        if earlier.analyzer != rules.name or codes.isdisjoint(r.code for r in earlier.report.results):
-            continue
-        if earlier.digest == digest and moment.at - earlier.at <= rules.verifier.rules.duplicate_window:
-            return True
-        return bool(content) and earlier.content == content
+        theirs = {result.code for result in earlier.report.results}
+        if earlier.analyzer == rules.name and (codes & theirs or codes == theirs):
+            recent = moment.at - earlier.at <= rules.verifier.rules.duplicate_window
+            return (recent and earlier.digest == digest) or (bool(content) and earlier.content == content)
     return False
 
 
@@ -218,59 +214,66 @@ def decide(
     moment: Moment,
 ) -> Outcome:
     """Maps, verifies and routes one report, and adds the outcome to the context."""
-    mapped = [rules.codes.map(result, report.specimen.type) for result in report.results]
-    if report.role == "patient":
-        also = _identity_reasons(report, rules)
-        decided = rules.verifier.verify(report, mapped, context.released(key), moment.at, also)
-        state = state_of(decided, report)
-    else:
-        decided, state = _kept(report, mapped), "kept"
+    state: State = "kept"
     outgoing: tuple[Outgoing, ...] = ()
-    if state != "kept":
+    if report.role in ("patient", "unknown"):
+        decided = rules.verifier.keep_back(_verdicts(report, key, context, rules, moment.at))
+        state = state_of(decided, report)
         try:
             outgoing = _outgoing(report, key, decided, decided, context, rules.name, revision, moment)
         except UnwritableError as error:  # a name, say, that the hospital's character set does not have
             decided, state = tuple(_held(one, error.reason) for one in decided), "held"
+    else:
+        decided = _kept(report, rules)
     if key:
         context.add(key, Past(rules.name, moment.at, digest, content, report, decided))
     return Outcome(key, report, state, Decision(decided), content, outgoing)
 
 
-def _held(one: Decided, reason: Reason) -> Decided:
-    if one.verdict.action != "release":
-        return one
-    return msgspec.structs.replace(one, verdict=Verdict("hold", (reason,)))
+def _verdicts(report: Report, key: str, context: Context, rules: AnalyzerRules, at: float) -> tuple[Decided, ...]:
+    """The verdict on each result of a patient's report that arrived ``at`` this time, for itself alone."""
+    mapped = [rules.codes.map(result, report.specimen.type) for result in report.results]
+    also = _identity_reasons(report, rules)
+    if report.role == "unknown":
+        also += (Reason("role-unknown"),)
+    if any(_is_another(report.patient, past) for past in context.past(key)):
+        also += (Reason("patient-changed"),)
+    return rules.verifier.verify(report, mapped, context.released(key), at, also)
 
 
 def _identity_reasons(report: Report, rules: AnalyzerRules) -> tuple[Reason, ...]:
-    specimen = report.specimen.id
+    specimen, pattern = report.specimen.id, rules.specimen_pattern
     if rules.identity == "patient":
         return () if report.patient.id else (Reason("no-patient"),)
     if not specimen:
-        return () if any(p.code == "no-specimen" for p in report.problems) else (Reason("no-specimen"),)
-    if rules.identity == "barcode" and report.specimen.source == "counter":
-        return (Reason("specimen-counted"),)  # such a number comes back every day: identity = "sample-number"
-    if rules.specimen_pattern is not None and not rules.specimen_pattern.search(specimen):
-        return (Reason("specimen-pattern", {"pattern": rules.specimen_pattern.pattern}),)
+        return () if NO_SPECIMEN in report.problems else (NO_SPECIMEN,)
+    if pattern is not None and not pattern.search(specimen):
+        return (Reason("specimen-pattern", {"pattern": pattern.pattern}),)
     return ()
 
 
-def _kept(report: Report, mapped: Sequence[Mapped]) -> tuple[Decided, ...]:
+def _is_another(patient: Patient, past: Past) -> bool:
+    """Tells whether an earlier report that still counts names another patient, by id, name, birth or sex."""
+    both = zip(msgspec.structs.astuple(patient)[:5], msgspec.structs.astuple(past.report.patient)[:5], strict=True)
+    differs = any(mine and theirs and mine != theirs for mine, theirs in both)
+    return differs and any(one.verdict.action in ("release", "hold") for one in past.decided)
+
+
+def _held(one: Decided, reason: Reason) -> Decided:
+    return msgspec.structs.replace(one, verdict=Verdict("hold", (reason,))) if one.verdict.action == "release" else one
+
+
+def _kept(report: Report, rules: AnalyzerRules) -> tuple[Decided, ...]:
     """The results of a control, calibrator, blank or test run: mapped, kept apart, never reported."""
     verdict = Verdict("ignore", (Reason("not-a-patient", {"role": report.role}),))
-    return tuple(
-        Decided(
-            index,
-            result.code,
-            verdict,
-            test=one.test.code if one.test else "",
-            value=one.value,
-            unit=one.test.unit if one.test else "",
-            kind=one.kind,
-            measured_at=result.measured_at,
+    decided = []
+    for index, result in enumerate(report.results):
+        one = rules.codes.map(result, report.specimen.type)
+        test = one.test.code if one.test else ""
+        decided.append(
+            Decided(index, result.code, verdict, test, one.value, one.unit, kind=one.kind, measured_at=result.measured_at)
         )
-        for index, (result, one) in enumerate(zip(report.results, mapped, strict=True))
-    )
+    return tuple(decided)
 
 
 def state_of(decided: Sequence[Decided], report: Report) -> State:
@@ -296,37 +299,45 @@ def _outgoing(
 ) -> tuple[Outgoing, ...]:
     """The payloads for what ``news`` releases; ``standing`` is the whole report as it now stands.
 
-    For the destinations in ``together`` an earlier part of the report still waits: it leaves with the news.
+    For the destinations in ``together`` an earlier part of the report still waits: it leaves with the news, and at once
+    when nothing of the report is held any more.
     """
-    released = [one for one in news if one.verdict.action == "release"]
-    if not released:
-        return ()
+    waits = any(one.verdict.action == "hold" for one in standing)
+    leaving = _routed(revision, analyzer, news)
+    if together:
+        whole = _routed(revision, analyzer, standing)
+        leaving |= {name: whole[name] for name in together & whole.keys() if name in leaving or not waits}
     found = []
-    for name, results in destinations(revision.routes, analyzer, released).items():
-        outlet = revision.outlets[name]
-        if name in together:
-            everything = [one for one in standing if one.verdict.action == "release"]
-            results = destinations(revision.routes, analyzer, everything)[name]
-        whole, whole_results = report, results
+    for name, results in leaving.items():
+        outlet, written = revision.outlets[name], report
         if outlet.resend == "cumulative":
-            whole, whole_results = _cumulative(report, results, context.past(key))
+            written, results = _cumulative(report, results, context.past(key), revision, name)
         control_id = moment.control_id()
         payload = outlet.writer.write(
-            whole, whole_results, control_id=control_id, stamp=moment.stamp, site=revision.site, analyzer=analyzer
+            written, results, control_id=control_id, stamp=moment.stamp, site=revision.site, analyzer=analyzer
         )
-        waits = outlet.wait is not None and any(one.verdict.action == "hold" for one in standing)
         found.append(Outgoing(name, key, control_id, payload, (outlet.wait or 0.0) if waits else 0.0))
     return tuple(found)
 
 
-def _cumulative(report: Report, results: Sequence[Decided], past: Sequence[Past]) -> tuple[Report, list[Decided]]:
-    """The report with all that was released for its specimen before, the last value of each test."""
+def _routed(revision: Revision, analyzer: str, decided: Iterable[Decided]) -> dict[str, list[Decided]]:
+    """What of this is released, by destination."""
+    released = [one for one in decided if one.verdict.action == "release"]
+    return destinations(revision.routes, analyzer, released) if released else {}
+
+
+def _cumulative(
+    report: Report, results: Sequence[Decided], past: Sequence[Past], revision: Revision, destination: str
+) -> tuple[Report, list[Decided]]:
+    """The report with all that was released for its specimen and patient before, the last value of each test."""
     all_results: list[Result] = list(report.results)
     tests = {one.test for one in results}
     merged = list(results)
     for earlier in reversed(past):
-        for one in earlier.decided:
-            if one.verdict.action == "release" and one.test and one.test not in tests:
+        if _is_another(report.patient, earlier):
+            continue
+        for one in _routed(revision, earlier.analyzer, earlier.decided).get(destination, ()):
+            if one.test not in tests:
                 tests.add(one.test)
                 merged.append(msgspec.structs.replace(one, index=len(all_results)))
                 all_results.append(earlier.report.results[one.index])
@@ -335,7 +346,7 @@ def _cumulative(report: Report, results: Sequence[Decided], past: Sequence[Past]
 
 def settle(
     report: Report,
-    standing: Sequence[Decided],
+    before: Sequence[Decided],
     action: Literal["release", "reject", "remap"],
     wanted: frozenset[str],
     decision_of: tuple[str, str],
@@ -352,61 +363,72 @@ def settle(
 
     ``wanted`` names the tests or codes meant, all when empty; ``decision_of`` is who and why. A released result whose
     test was meanwhile released from a later measurement becomes superseded, unless it is sent as a ``correction``.
-    ``context`` holds the specimen's reports, this one included; ``together`` names the destinations for which an earlier
-    part of the report still waits. None when nothing held was meant.
+    ``context`` holds the specimen's reports, this one (the same object) included; ``together`` names the destinations for
+    which an earlier part of the report still waits. None when nothing held was meant, or when a report without an
+    identity was to be released. Raises UnwritableError; a remap holds what cannot be written.
     """
-    held = {d.index: d for d in standing if d.verdict.action == "hold"}
-    meant = {i: d for i, d in held.items() if not wanted or d.test in wanted or d.code in wanted}
+    held = {d.index: d for d in before if d.verdict.action == "hold"}
     if action == "remap":
-        meant = {i: d for i, d in held.items() if not d.test}
-    if not meant and (held or action == "remap" or report.results):
-        return None
-    known = context.released(key)
+        meant = {i: d for i, d in held.items() if not d.test or _is_kept_back(d)}
+    else:
+        meant = {i: d for i, d in held.items() if not wanted or d.test in wanted or d.code in wanted}
+    unmapped = any(not d.test for d in meant.values())
+    anew = _anew(report, key, context, rules, moment) if unmapped and action != "reject" else {}
     if action == "reject":
         news = [msgspec.structs.replace(d, verdict=Verdict("rejected", d.verdict.reasons)) for d in meant.values()]
+    elif action == "release":
+        known = context.released(key)
+        news = [_released(d if d.test else anew[i], known, correction) for i, d in meant.items()] if key else []
     else:
-        fresh = _verified_again(report, context, key, rules, moment) if action == "remap" or _unmapped(meant) else {}
-        if action == "remap":
-            news = [fresh[i] for i in meant if fresh[i].test or fresh[i].verdict.action == "ignore"]
-        else:
-            news = [_released(fresh.get(i, d) if not d.test else d, known, correction) for i, d in meant.items()]
-    news = [one for one in news if one.verdict != held[one.index].verdict or one.test != held[one.index].test]
-    if not news and report.results:
+        news = _remapped(before, meant, anew, rules)
+    news = [one for one in news if (one.verdict, one.test) != (held[one.index].verdict, held[one.index].test)]
+    if not news and (report.results or action == "remap" or (action == "release" and not key)):
         return None
-    by_index = {one.index: one for one in news}
-    now_standing = [by_index.get(one.index, one) for one in standing]
-    outgoing = _outgoing(report, key, news, now_standing, context, rules.name, revision, moment, together)
-    state: State = state_of(now_standing, report)
+    now = standing((Decision(tuple(before)), Decision(tuple(news))))
+    outgoing: tuple[Outgoing, ...] = ()
+    try:
+        outgoing = _outgoing(report, key, news, now, context, rules.name, revision, moment, together)
+    except UnwritableError as error:
+        if action != "remap":
+            raise
+        news = [_held(one, error.reason) for one in news]
+        now = standing((Decision(now), Decision(tuple(news))))
+    state = state_of(now, report)
     if not report.results:
         state = "rejected" if action == "reject" else "released"
-    actor, comment = decision_of
-    return Outcome(key, report, state, Decision(tuple(news), actor, comment), b"", outgoing)
+    return Outcome(key, report, state, Decision(tuple(news), *decision_of), b"", outgoing)
 
 
-def _unmapped(meant: Mapping[int, Decided]) -> bool:
-    return any(not one.test for one in meant.values())
+def _is_kept_back(one: Decided) -> bool:
+    return all(reason.code == "held-with" for reason in one.verdict.reasons)
 
 
-def _verified_again(report: Report, context: Context, key: str, rules: AnalyzerRules, moment: Moment) -> dict[int, Decided]:
-    mapped = [rules.codes.map(result, report.specimen.type) for result in report.results]
-    also = _identity_reasons(report, rules)
-    decided = rules.verifier.verify(report, mapped, context.released(key), moment.at, also)
-    return {one.index: one for one in decided}
+def _anew(report: Report, key: str, context: Context, rules: AnalyzerRules, moment: Moment) -> dict[int, Decided]:
+    """The verdicts on a stored report by the rules of today, as at its arrival: its own results are no earlier ones."""
+    past = context.past(key)
+    own = next((one for one in past if one.report is report), None)
+    others = Context({key: [one for one in past if one is not own]})
+    return {one.index: one for one in _verdicts(report, key, others, rules, own.at if own else moment.at)}
+
+
+def _remapped(before: Sequence[Decided], meant: Iterable[int], anew: Mapping[int, Decided], rules: AnalyzerRules) -> list[Decided]:
+    """What is mapped now, with what it alone kept back."""
+    fresh = {i: anew[i] for i in meant if i in anew and (anew[i].test or anew[i].verdict.action == "ignore")}
+    kept = rules.verifier.keep_back(tuple(fresh.get(one.index, one) for one in before))
+    return [one for one in kept if one.index in fresh]
 
 
 def _released(one: Decided, known: Mapping[str, Known], correction: bool) -> Decided:
-    """One held result, released by a person; stays held without a test or value to report."""
-    if not one.test or not one.value:
+    """One held result, released by a person; it stays held without a value, or when the analyzer has taken it back."""
+    if not one.test or not one.value or one.status in _TAKEN_BACK:
         return one
-    before = known.get(one.test)
-    status = one.status if before is None else "C"
-    if before is not None and not correction:
-        older = before.measured_at is not None and one.measured_at is not None and one.measured_at < before.measured_at
-        if older:
-            verdict = Verdict("superseded", (*one.verdict.reasons, Reason("older-measurement", {"test": one.test})))
-            return msgspec.structs.replace(one, verdict=verdict)
-    status = status if status in ("F", "C", "P") else "F"
-    return msgspec.structs.replace(one, verdict=Verdict("release", one.verdict.reasons), status=status)
+    earlier = known.get(one.test)
+    if earlier is not None and earlier.is_later_than(one.measured_at) and not correction:
+        verdict = Verdict("superseded", (*one.verdict.reasons, Reason("older-measurement", {"test": one.test})))
+        return msgspec.structs.replace(one, verdict=verdict)
+    status = "C" if earlier is not None and earlier.final else one.status
+    verdict = Verdict("release", one.verdict.reasons)
+    return msgspec.structs.replace(one, verdict=verdict, status=status if status in ("C", "P") else "F")
 
 
 def standing(decisions: Iterable[Decision]) -> tuple[Decided, ...]:
@@ -416,8 +438,3 @@ def standing(decisions: Iterable[Decision]) -> tuple[Decided, ...]:
         for one in decision.results:
             latest[one.index] = one
     return tuple(latest[index] for index in sorted(latest))
-
-
-def nobody() -> Report:
-    """A report of nothing: for messages that a person must see though no result was read."""
-    return Report(Specimen(), patient=Patient())

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import random
 import re
 import signal
 import socket
@@ -62,15 +63,16 @@ stale = "876000h"
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now."""
-    sockets = [socket.socket() for _ in range(count)]
-    try:
-        for one in sockets:
-            one.bind(("127.0.0.1", 0))
-        return [one.getsockname()[1] for one in sockets]
-    finally:
-        for one in sockets:
-            one.close()
+    """Ports that nobody listens on now, below those that the system gives to outgoing connections."""
+    chance = random.SystemRandom()
+    found: list[int] = []
+    while len(found) < count:
+        port = chance.randrange(15_000, 32_000)
+        with socket.socket() as one, contextlib.suppress(OSError):
+            one.bind(("127.0.0.1", port))
+            if port not in found:
+                found.append(port)
+    return found
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
@@ -99,10 +101,11 @@ class Laboratory:
     ) -> None:
         self.folder = folder
         self.url = url
-        self.astm, self.hl7, self.his, self.http = free_ports(4)
+        self.ports = dict(zip(("astm", "hl7", "his", "http", "spare1", "spare2", "spare3"), free_ports(7), strict=True))
+        self.astm, self.hl7, self.his, self.http = list(self.ports.values())[:4]
         self.config = folder / "labbridge.toml"
         text = CONFIG.format(url=url, astm=self.astm, hl7=self.hl7, his=self.his, http=self.http, repeat=repeat, timeout=timeout)
-        self.config.write_text(text + extra)
+        self.config.write_text(text + self._with_ports(extra))
         for old, new in changes:
             self.edit(old, new)
         self.process: subprocess.Popen[bytes] | None = None
@@ -110,12 +113,14 @@ class Laboratory:
 
     def edit(self, old: str, new: str) -> None:
         """Changes the configuration file, once; ``{astm}`` and the other ports may stand in both texts."""
-        ports = {"astm": self.astm, "hl7": self.hl7, "his": self.his, "http": self.http}
-        for name, port in ports.items():
-            old, new = old.replace(f"{{{name}}}", str(port)), new.replace(f"{{{name}}}", str(port))
-        text = self.config.read_text()
+        text, old, new = self.config.read_text(), self._with_ports(old), self._with_ports(new)
         assert old in text, f"not in the configuration: {old}"
         self.config.write_text(text.replace(old, new, 1))
+
+    def _with_ports(self, text: str) -> str:
+        for name, port in self.ports.items():
+            text = text.replace(f"{{{name}}}", str(port))
+        return text
 
     def launch(self, *before: str) -> subprocess.Popen[bytes]:
         """Starts the daemon and does not wait; ``before`` is a command that runs it (prlimit)."""

@@ -46,4 +46,3 @@ def local(microseconds: int, settings: Settings) -> str:
     """A stored time as the laboratory's clock shows it."""
     moment = datetime.fromtimestamp(microseconds / 1e6, ZoneInfo(settings.site.timezone))
     return moment.strftime("%Y-%m-%d %H:%M:%S")
-

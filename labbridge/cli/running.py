@@ -10,20 +10,16 @@ from typing import Annotated, Any
 
 import structlog
 import typer
-from rich.console import Group
-from rich.live import Live
-from rich.table import Table
-from rich.text import Text
 
 from labbridge import daemon as daemons
 from labbridge import profiles, revision
+from labbridge.cli import live
 from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, FAILED, ConfigFile, console, errors, fail, settings_of
 from labbridge.config import Settings
 from labbridge.daemon import Daemon
 from labbridge.links.tcp import ListenError
 from labbridge.store import StoreError
 
-PLAIN_SECONDS, LIVE_SECONDS = 5.0, 0.5
 CRITICAL_SHARE = 0.002  # of the simulated values: a report has up to thirty
 
 
@@ -39,13 +35,13 @@ def run(
     With a terminal and --simulate a live table shows what happens; without one a line every few seconds.
     """
     settings = settings_of(config)
-    live = simulate and console.is_terminal
-    configure_logging(settings, live)
+    on_screen = simulate and console.is_terminal
+    configure_logging(settings, on_screen)
 
     def started(daemon: Daemon) -> None:
         if simulate:
             _simulators(daemon, rate)
-            _show(daemon, live)
+            live.show(daemon, on_screen)
 
     try:
         status = daemons.run(settings, config, started)
@@ -56,10 +52,10 @@ def run(
     raise typer.Exit(status)
 
 
-def configure_logging(settings: Settings, live: bool) -> None:
+def configure_logging(settings: Settings, on_screen: bool) -> None:
     """Logs to standard error as [log] says; with the live table, warnings only, above it."""
     level = logging.getLevelNamesMapping()[settings.log.level.upper()]
-    if live:
+    if on_screen:
         level = max(level, logging.WARNING)
     renderer: Any = structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())
     if settings.log.format == "json":
@@ -105,100 +101,6 @@ def sample_folder(name: str, folders: list[Path]) -> tuple[profiles.Profile, Pat
     return profile, folder / name / "samples"
 
 
-def _show(daemon: Daemon, live: bool) -> None:
-    """The live table, or the plain line, while the reactor runs."""
-    from twisted.internet.task import LoopingCall
-
-    view = View(daemon)
-    if live:
-        screen = Live(view.table(), console=console, auto_refresh=False, transient=False)
-        screen.start()
-        loop = LoopingCall(lambda: screen.update(view.table(), refresh=True))
-        loop.start(LIVE_SECONDS)
-        daemon.reactor.addSystemEventTrigger("before", "shutdown", screen.stop)
-    else:
-        LoopingCall(lambda: console.print(view.line(), markup=False)).start(PLAIN_SECONDS, now=False)
-
-
-class View:
-    """What the terminal shows: counters, and the rates since it was last looked at."""
-
-    def __init__(self, daemon: Daemon) -> None:
-        self._daemon = daemon
-        self._before: dict[str, tuple[float, int]] = {}
-        self._rates: dict[str, float] = {}
-
-    def _rate(self, name: str, count: int) -> float:
-        """Per second, smoothed over about five seconds."""
-        now = time.monotonic()
-        at, before = self._before.get(name, (now, count))
-        if now - at >= 1.0:
-            fresh = (count - before) / (now - at)
-            self._rates[name] = fresh if name not in self._rates else 0.7 * self._rates[name] + 0.3 * fresh
-            self._before[name] = (now, count)
-        else:
-            self._before.setdefault(name, (at, before))
-        return self._rates.get(name, 0.0)
-
-    def table(self) -> Group:
-        """Two tables: analyzers, and the hospitals with their queues."""
-        status = self._daemon.status()
-        analyzers = Table(box=None, header_style="bold", pad_edge=False)
-        for name in ("analyzer", "profile", "address", "links", "received", "reports", "held", "per second"):
-            analyzers.add_column(name, justify="left" if name in ("analyzer", "profile", "address") else "right")
-        for one in status["analyzers"]:
-            held = Text(str(one["held"]), style="bold yellow" if one["held"] else "")
-            rate = f"{self._rate(one['name'], one['messages']):.1f}"
-            row = (one["name"], one["profile"], one["address"], str(one["links"]), str(one["messages"]))
-            analyzers.add_row(*row, str(one["reports"]), held, rate)
-        hospitals = Table(box=None, header_style="bold", pad_edge=False)
-        for name in ("hospital", "links", "delivered", "queue", "refused", "oldest", "per second"):
-            hospitals.add_column(name, justify="left" if name == "hospital" else "right")
-        for one in status["destinations"]:
-            late = one["oldest"] > 10
-            name = one["name"] + (" (paused)" if one["paused"] else "")
-            rate = f"{self._rate('to ' + one['name'], one['delivered']):.1f}"
-            hospitals.add_row(
-                name,
-                Text(str(one["connections"]), style="" if one["connections"] else "bold red"),
-                str(one["delivered"]),
-                str(one["queue"]),
-                Text(str(one["refused"]), style="bold red" if one["refused"] else ""),
-                Text(age(one["oldest"]), style="bold red" if late else ""),
-                rate,
-            )
-        store = status["store"]
-        title = Text.assemble(
-            ("labbridge ", "bold"), self._daemon.settings.site.name, "   store ", (store, "" if store == "ready" else "bold red")
-        )
-        hint = Text("labbridge pending -c … shows what is held and why; Ctrl-C stops", style="dim")
-        return Group(title, analyzers, Text(), hospitals, hint)
-
-    def line(self) -> str:
-        """All of it on one line."""
-        status = self._daemon.status()
-        parts = [f"store {status['store']}"]
-        for one in status["analyzers"]:
-            rate = self._rate(one["name"], one["messages"])
-            parts.append(f"{one['name']}: received {one['messages']} held {one['held']} ({rate:.1f}/s)")
-        for one in status["destinations"]:
-            rate = self._rate("to " + one["name"], one["delivered"])
-            parts.append(
-                f"{one['name']}: delivered {one['delivered']} queue {one['queue']} oldest {age(one['oldest'])} ({rate:.1f}/s)"
-            )
-        return " | ".join(parts)
-
-
-def age(seconds: float) -> str:
-    """A length of time as people say it: 4 s, 3 min 20 s, 2 h 5 min."""
-    whole = int(seconds)
-    if whole < 120:
-        return f"{whole} s"
-    if whole < 7200:
-        return f"{whole // 60} min {whole % 60} s"
-    return f"{whole // 3600} h {whole % 3600 // 60} min"
-
-
 def _alone(start: Callable[[Any], Callable[[], str]]) -> None:
     """Runs one simulator on a reactor of its own until Ctrl-C or its end, with a line every few seconds."""
     from twisted.internet import reactor as the_reactor
@@ -207,7 +109,7 @@ def _alone(start: Callable[[Any], Callable[[], str]]) -> None:
     reactor: Any = the_reactor
     say = start(reactor)
     loop = LoopingCall(lambda: errors.print(say(), markup=False))
-    loop.start(PLAIN_SECONDS, now=False)
+    loop.start(live.PLAIN_SECONDS, now=False)
     with contextlib.suppress(KeyboardInterrupt):
         reactor.run()
     console.print(say(), markup=False)

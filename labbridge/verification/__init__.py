@@ -1,10 +1,12 @@
 """Release or hold: the laboratory's verdict on each result, with reasons.
 
-Pure: history, limits and the time come in as values. A verdict is made for each result on its own first
-(``_own_reasons``), then what is held keeps back its panel or its whole report (``[verification] hold``).
+Pure: history, limits and the time come in as values. ``verify`` makes a verdict for each result on its own;
+``keep_back`` then holds what a held result keeps back, its panels or its whole report (``[verification] hold``).
 """
 
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
+from datetime import UTC, tzinfo
 from typing import Literal
 
 import msgspec
@@ -14,7 +16,8 @@ from labbridge.model import Decided, Patient, Reason, Report, Result, Verdict
 from labbridge.verification.ages import age_in_days
 
 RELEASE = Verdict("release")
-_DELIVERABLE = {"F": "F", "P": "P", "C": "C", "A": "F", "U": "C"}
+# HL7 table 0085, as it is delivered: A is an amended result, U a final one that was preliminary before.
+_DELIVERABLE = {"F": "F", "P": "P", "C": "C", "A": "C", "U": "F"}
 _AUTO_OFF = Reason("auto-release-off")
 _MANUAL = Reason("manual")
 
@@ -30,105 +33,97 @@ class Rules(msgspec.Struct, frozen=True):
 
 
 class Known(msgspec.Struct, frozen=True, gc=False):
-    """What has been released for one test of a specimen: the last of it."""
+    """What has been released for one test of a specimen: of its measurements the last."""
 
     value: str
     measured_at: int | None = None
+    final: bool = True  # not preliminary
+
+    def is_later_than(self, measured_at: int | None) -> bool:
+        """Tells whether it is known to have been measured later."""
+        return self.measured_at is not None and measured_at is not None and measured_at < self.measured_at
+
+
+class _Case(msgspec.Struct, frozen=True):
+    """What is the same for every result of a report."""
+
+    whole: tuple[Reason, ...]  # why all of it is held
+    patient: Patient
+    age: int | None
+    specimen: str
+    released: Mapping[str, Known]
+    oldest: float
+    again: frozenset[str]
 
 
 class Verifier:
     """The rules of one analyzer, compiled: verdicts on the mapped results of a report."""
 
-    def __init__(self, rules: Rules, catalogue: Catalogue, held_alarm: Callable[[str], bool]) -> None:
+    def __init__(self, rules: Rules, catalogue: Catalogue, held_alarm: Callable[[str], bool], zone: tzinfo = UTC) -> None:
         self.rules = rules
         self.catalogue = catalogue
         self.held_alarm = held_alarm
+        self.zone = zone
 
     def verify(
-        self, report: Report, mapped: Sequence[Mapped], released: Mapping[str, Known], now: float, also: tuple[Reason, ...]
+        self, report: Report, mapped: Sequence[Mapped], released: Mapping[str, Known], now: float, also: tuple[Reason, ...] = ()
     ) -> tuple[Decided, ...]:
-        """Decides every result of a patient's report.
+        """The verdict on every result of a patient's report, each for itself alone.
 
-        ``released`` is what the specimen's tests were released with before; ``also`` are the report's own reasons to be
-        held. ``now`` is in seconds since 1970.
+        ``released`` is what the specimen's tests were released with before; ``also`` are further reasons to hold the
+        whole report. ``now`` is in seconds since 1970.
         """
-        whole = report.problems + also
-        if not self.rules.auto_release:
-            whole += (_AUTO_OFF,)
-        judge = self._judge(report.patient, report, now)
+        whole = report.problems + also + (() if self.rules.auto_release else (_AUTO_OFF,))
+        age = age_in_days(report.patient, now, self.zone)
         oldest = now - self.rules.stale
-        again = _twice_in_report(mapped)
-        decided = []
-        for index, (result, outcome) in enumerate(zip(report.results, mapped, strict=True)):
-            decided.append(self._one(index, result, outcome, released, judge, whole, oldest, again))
-        return self._keep_back(tuple(decided))
+        case = _Case(whole, report.patient, age, report.specimen.type, released, oldest, _twice_in_report(mapped))
+        return tuple(self._one(n, result, mapped[n], case) for n, result in enumerate(report.results))
 
-    def _judge(self, patient: Patient, report: Report, now: float) -> Callable[[str, str], tuple[str, str, bool, bool]]:
-        """The limits that hold for this patient, asked by test and value."""
-        limits, sex, specimen = self.catalogue.limits, patient.sex, report.specimen.type
-        age = age_in_days(patient, now)
-
-        def judge(test: str, value: str) -> tuple[str, str, bool, bool]:
-            found = limits(test, sex, age, specimen)
-            if found is None:
-                return "", "", False, False
-            judged = found.judge(value)
-            return judged.flag, found.printed, judged.absurd, judged.critical
-
-        return judge
-
-    def _one(
-        self,
-        index: int,
-        result: Result,
-        outcome: Mapped,
-        released: Mapping[str, Known],
-        judge: Callable[[str, str], tuple[str, str, bool, bool]],
-        whole: tuple[Reason, ...],
-        oldest: float,
-        again: frozenset[str],
-    ) -> Decided:
+    def _one(self, index: int, result: Result, outcome: Mapped, case: _Case) -> Decided:
         test = outcome.test
         if outcome.action in ("ignore", "attach"):
             return Decided(index, result.code, Verdict("ignore", outcome.reasons))
-        reasons = whole + result.problems + outcome.reasons
+        reasons = case.whole + result.problems + outcome.reasons
         if test is None:
             return Decided(index, result.code, Verdict("hold", reasons), measured_at=result.measured_at)
         name, flag, reference = test.code, "", ""
-        if outcome.action == "report":
-            flag, reference, absurd, critical = judge(name, outcome.value)
-            if absurd:
-                reasons += (Reason("absurd", {"value": outcome.value, "unit": test.print_unit}),)
-            elif critical:
-                reasons += (Reason("critical", {"value": outcome.value, "unit": test.print_unit}),)
-        reasons += self._own_reasons(result, test.release, oldest)
-        status, action = _DELIVERABLE.get(result.status, result.status), "release"
-        if name in again:
+        limits = self.catalogue.limits(name, case.patient.sex, case.age, case.specimen)
+        if limits is not None and outcome.action == "report":
+            flag, absurd, critical = limits.judge(outcome.value)
+            reference = limits.printed
+            if absurd or critical:
+                params = {"value": outcome.value, "unit": test.print_unit}
+                reasons += (Reason("absurd" if absurd else "critical", params),)
+        reasons += self._own_reasons(result, case.oldest)
+        if test.release == "manual":
+            reasons += (_MANUAL,)
+        if name in case.again:
             reasons += (Reason("twice-in-message", {"test": name}),)
-        before = released.get(name)
+        status = _DELIVERABLE.get(result.status, result.status)
+        verdict = Verdict("hold", reasons) if reasons else RELEASE
+        before = case.released.get(name)
         if before is not None:
-            status, action, repeat = self._repeated(name, result, before)
-            reasons += repeat
-        if action == "superseded":
-            verdict = Verdict("superseded", reasons)
-        else:
-            verdict = Verdict("hold", reasons) if reasons else RELEASE
+            repeat = self._repeated(name, result, before)
+            if repeat.action != "release":  # superseded by itself; but what a person must see is held all the same
+                verdict = Verdict("hold", reasons + repeat.reasons) if reasons else repeat
+            if before.final:
+                status = "C"
         return Decided(
             index,
             result.code,
             verdict,
-            test=name,
-            value=outcome.value,
-            unit=test.unit,
-            print_unit=test.print_unit,
-            kind=outcome.kind,
-            flag=flag,
-            reference=reference,
-            status=status,
-            measured_at=result.measured_at,
+            name,
+            outcome.value,
+            test.unit,
+            test.print_unit,
+            outcome.kind,
+            flag,
+            reference,
+            status,
+            result.measured_at,
         )
 
-    def _own_reasons(self, result: Result, release: str, oldest: float) -> tuple[Reason, ...]:
+    def _own_reasons(self, result: Result, oldest: float) -> tuple[Reason, ...]:
         reasons: tuple[Reason, ...] = ()
         if result.status not in _DELIVERABLE:
             reasons += (Reason("status", {"status": result.status}),)
@@ -137,44 +132,39 @@ class Verifier:
                 reasons += (Reason("alarm", {"alarm": alarm}),)
         if result.measured_at is not None and result.measured_at < oldest:
             reasons += (Reason("stale", {"measured": result.measured}),)
-        if release == "manual":
-            reasons += (_MANUAL,)
         return reasons
 
-    def _repeated(self, test: str, result: Result, before: Known) -> tuple[str, str, tuple[Reason, ...]]:
-        """The same test again for a specimen that had it released: status, action and reasons."""
-        older = before.measured_at is not None and result.measured_at is not None and result.measured_at < before.measured_at
+    def _repeated(self, test: str, result: Result, before: Known) -> Verdict:
+        """The same test again for a specimen that had it released; a final result after a preliminary one is no repeat."""
+        policy, older = self.rules.repeat, before.is_later_than(result.measured_at)
+        if not before.final and not older:
+            return RELEASE
         params = {"test": test, "before": before.value}
-        if self.rules.repeat == "hold":
-            return "C", "hold", (Reason("repeat", params),)
-        if self.rules.repeat == "first":
-            return "C", "superseded", (Reason("repeat-first", params),)
-        if older:
-            return "C", "superseded", (Reason("older-measurement", params),)
-        return "C", "release", ()
+        unknown = before.measured_at is None or result.measured_at is None
+        if policy == "first" and result.status not in ("C", "A"):
+            return Verdict("superseded", (Reason("repeat-first", params),))
+        if policy != "latest-measured" or unknown:
+            return Verdict("hold", (Reason("repeat", params),))
+        return Verdict("superseded", (Reason("older-measurement", params),)) if older else RELEASE
 
-    def _keep_back(self, decided: tuple[Decided, ...]) -> tuple[Decided, ...]:
-        """Holds what a held result keeps back: nothing, its panels, or the report."""
-        mode = self.rules.hold
-        held = [d for d in decided if d.verdict.action == "hold"]
-        if not held or mode == "result" or len(held) == len(decided):
+    def keep_back(self, decided: tuple[Decided, ...]) -> tuple[Decided, ...]:
+        """Holds what a held result keeps back: nothing, its panels, or the report.
+
+        A held result without a test may belong to any panel of its report.
+        """
+        held = [one for one in decided if one.verdict.action == "hold"]
+        if not held or self.rules.hold == "result" or len(held) == len(decided):
             return decided
         because: dict[str, str] = {}
-        if mode == "panel":
-            for culprit in held:
-                for panel in self.catalogue.panels_of(culprit.test):
-                    because.setdefault(panel, culprit.test)
+        for culprit in held:
+            for panel in self.catalogue.panels_of(culprit.test) if culprit.test else self.catalogue.panels:
+                because.setdefault(panel, culprit.test or culprit.code)
+        whole = (held[0].test or held[0].code) if self.rules.hold == "report" else ""
 
         def kept_back(one: Decided) -> Decided:
-            if one.verdict.action != "release":
+            cause = whole or next((because[panel] for panel in self.catalogue.panels_of(one.test) if panel in because), None)
+            if one.verdict.action != "release" or cause is None:
                 return one
-            if mode == "report":
-                cause = held[0].test or held[0].code
-            else:
-                causes = [because[p] for p in self.catalogue.panels_of(one.test) if p in because]
-                if not causes:
-                    return one
-                cause = causes[0]
             return msgspec.structs.replace(one, verdict=Verdict("hold", (Reason("held-with", {"test": cause}),)))
 
         return tuple(map(kept_back, decided))
@@ -182,7 +172,5 @@ class Verifier:
 
 def _twice_in_report(mapped: Sequence[Mapped]) -> frozenset[str]:
     """The tests that one report has more than once: which one counts is for a person to say."""
-    names = [m.test.code for m in mapped if m.test is not None and m.action == "report"]
-    if len(set(names)) == len(names):
-        return frozenset()
-    return frozenset(name for name in names if names.count(name) > 1)
+    counted = Counter(one.test.code for one in mapped if one.test is not None and one.action == "report")
+    return frozenset(name for name, times in counted.items() if times > 1)

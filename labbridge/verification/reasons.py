@@ -1,6 +1,6 @@
 """Reasons in words: a code and its parameters rendered in English or Chinese."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable
 from typing import Literal
 
 from labbridge.model import Reason
@@ -18,6 +18,8 @@ TEXTS: dict[str, tuple[str, str]] = {
     "no-specimen": ("no specimen id", "无样本号"),
     "not-a-patient": ("not a patient's result ({role})", "非患者结果（{role}）"),
     "older-measurement": ("{test} was released from a later measurement", "{test} 已有更新的测定结果"),
+    "patient-changed": ("another patient than before for this specimen", "该样本此前属于另一患者"),
+    "role-unknown": ("the analyzer does not say that this is a patient's", "仪器未说明是否为患者样本"),
     "repeat": ("{test} was released before as {before}", "{test} 此前已发布为 {before}"),
     "repeat-first": ("{test} was released before as {before}; the first counts", "{test} 以首次结果 {before} 为准"),
     "specimen-counted": ("the specimen id is a counted number, not a barcode", "样本号为流水号，非条码"),
@@ -61,7 +63,7 @@ def render(reason: Reason, language: Language = "en") -> str:
     texts = TEXTS.get(reason.code)
     if texts is None:
         return " ".join([reason.code, *(f"{name}={value}" for name, value in reason.params.items())])
-    return texts[language == "zh"].format_map(_Given(reason.params))
+    return " ".join(texts[language == "zh"].format_map(_Given(reason.params)).split())  # a unit may be empty
 
 
 def render_all(reasons: Iterable[Reason], language: Language = "en") -> str:
@@ -70,8 +72,5 @@ def render_all(reasons: Iterable[Reason], language: Language = "en") -> str:
 
 
 class _Given(dict[str, str]):
-    def __init__(self, params: Mapping[str, str]) -> None:
-        super().__init__(params)
-
     def __missing__(self, key: str) -> str:
         return "?"

@@ -176,12 +176,14 @@ class Lis01Link(Station):
             return BAD
         last = self._last
         if frame.number != (1 if last is None else last.number + 1 & 7):
-            if last is None or frame.number != last.number:
-                self._reader.fault = "frame number out of order"
-                return BAD
-            if frame == last:
+            if last is not None and frame == last:
                 return table.REPEAT_HELD if held else table.REPEAT
-            events.append(Note("warning", "frame number used twice for different frames: both kept"))
+            if self.settings.numbered:
+                if last is None or self._gap or frame.number != last.number:
+                    self._gap = True
+                    self._reader.fault = "frame number out of order"
+                    return BAD
+                events.append(Note("warning", "frame number used twice for different frames: both kept"))
         self._frame = frame
         self._data = data = frame.text
         if not self._flagged and has_forbidden(data):

@@ -33,6 +33,7 @@ class Lis01Settings(msgspec.Struct, frozen=True, kw_only=True):
     role: Literal["host", "instrument"] = "host"
     frame_size: int = 240  # text characters per frame sent, 1 to 63,993
     checksum: bool = True  # sent and demanded
+    numbered: bool = True  # frame numbers must follow each other; some analyzers number as they please
     refusals: int = 6  # of one frame, or of one bid, before the message fails
     reply_time: float = 15.0  # we wait for the reply to our ENQ or frame
     receive_time: float = 30.0  # we wait for the sender's next frame or EOT
@@ -72,6 +73,7 @@ class Station:
         self._boundary = True  # its last record is ended by CR
         self._last: Frame | None = None  # the last frame accepted in this session
         self._doubt = False  # something was refused since the last ACK
+        self._gap = False  # a frame number was passed over since
         self._confirmed_at = 0.0  # when the last ACK left
         # The frame in hand, its text as it joins the parts, and what waits for settle
         self._frame = Frame(0, b"", False)
@@ -92,7 +94,7 @@ class Station:
 
     def _open_session(self, now: float, events: list[Event]) -> None:
         self._last = None
-        self._doubt = False
+        self._doubt = self._gap = False
         events.append(_ACK)
 
     def _restart_session(self, now: float, events: list[Event]) -> None:
@@ -194,7 +196,7 @@ class Station:
             self._confirm_again(now, events)
 
     def _confirm_again(self, now: float, events: list[Event]) -> None:
-        self._doubt = False
+        self._doubt = self._gap = False
         self._confirmed_at = now
         events.append(_ACK)
 

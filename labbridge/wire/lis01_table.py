@@ -27,7 +27,8 @@ Frame numbers. The next number is a new frame. The last number with the last con
 lost: acknowledged, not kept again. The last number with *other* content is kept as a new frame, with a Note: some
 analyzers send two records in a row under one number, and to drop one would lose a result without a trace, while the
 other possible cause (a frame damaged so that its checksum still fits, and its ACK lost as well) leaves both contents
-for a person to see. Any other number is refused: a frame is missing.
+for a person to see. Any other number is refused: a frame is missing; from then on a number is not used twice.
+With ``numbered`` off any number is a new frame, unless number and content are the last ones.
 
 ENQ between frames is a sender that restarted: what it had sent is Abandoned, and it is heard. ENQ or EOT inside an
 unfinished frame may as well be a damaged letter. An ACK for such an ENQ would confirm the frame, so it gets NAK, and

@@ -73,11 +73,27 @@ class Ward(Hospital):
         return self.of(specimen)
 
 
+MORE_ANALYZERS = """
+[[analyzer]]
+name = "plain-hl7"
+profile = "generic-hl7"
+listen = "127.0.0.1:{spare1}"
+qc_ids = ["^99[0-9]{4}$"]
+
+[[analyzer]]
+name = "plain-astm"
+profile = "generic-astm"
+listen = "127.0.0.1:{spare2}"
+specimen_pattern = "^[0-9]{8}$"
+"""
+
+
 class Lab(Laboratory):
     """A laboratory with its hospital, whose commands run in this process."""
 
-    def __init__(self, folder: Path, *arguments: Any, **options: Any) -> None:
-        super().__init__(folder, *arguments, **options)
+    def __init__(self, folder: Path, *, extra: str = "", **options: Any) -> None:
+        super().__init__(folder, extra=MORE_ANALYZERS + extra, **options)
+        self.plain_hl7, self.plain_astm = self.ports["spare1"], self.ports["spare2"]
         self.ward = Ward(self.his)
 
     def cli(self, *arguments: str) -> tuple[int, str]:
@@ -120,15 +136,15 @@ class Lab(Laboratory):
         return [row for row in self.rows("queue", "list", "--limit", "100000") if specimen in ("", row["specimen"])]
 
     @contextlib.contextmanager
-    def hl7_client(self) -> Iterator[MllpClient]:
-        """A connection of the HL7 analyzer."""
-        with contextlib.closing(MllpClient(self.hl7)) as client:
+    def hl7_client(self, port: int = 0) -> Iterator[MllpClient]:
+        """A connection of the HL7 analyzer, or of another."""
+        with contextlib.closing(MllpClient(port or self.hl7)) as client:
             yield client
 
     @contextlib.contextmanager
-    def astm_client(self) -> Iterator[AstmClient]:
-        """A connection of the ASTM analyzer."""
-        with contextlib.closing(AstmClient(self.astm)) as client:
+    def astm_client(self, port: int = 0) -> Iterator[AstmClient]:
+        """A connection of the ASTM analyzer, or of another."""
+        with contextlib.closing(AstmClient(port or self.astm)) as client:
             yield client
 
     def tell(self, specimen: str, *results: tuple[str, str, str], stamp: str = "20261121101500") -> None:

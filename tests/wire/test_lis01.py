@@ -1,6 +1,7 @@
 """The receiving side of LIS01: sessions, frames, messages, and the traps that others fell into."""
 
 import hashlib
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -33,8 +34,8 @@ from tests.wire.replay import (
 every_size = pytest.mark.parametrize("size", SIZES)
 
 
-def host(**settings: object) -> Lis01Link:
-    return Lis01Link(Lis01Settings(**settings))  # type: ignore[arg-type]
+def host(**settings: Any) -> Lis01Link:
+    return Lis01Link(Lis01Settings(**settings))
 
 
 @every_size
@@ -126,6 +127,26 @@ def test_one_number_for_two_different_frames_keeps_both(size: int) -> None:
     told = play(host(), ENQ + frame(1, HEADER) + frame(2, b"R|1|a\r") + frame(2, b"R|1|b\r") + frame(3, LAST) + EOT, size)
     assert payloads(told) == [HEADER + b"R|1|a\rR|1|b\r" + LAST]
     assert len(only(Note, told)) == 1
+
+
+@every_size
+def test_frame_numbers_may_be_free_only_when_so_configured(size: int) -> None:
+    # conformance: A14 A26
+    texts = [HEADER, b"M|1\r", b"M|2\r", b"R|1\r", LAST]
+    stream = ENQ + b"".join(frame(number, text) for number, text in zip((3, 1, 1, 4, 5), texts, strict=True))
+    told = play(host(numbered=False), stream + frame(5, LAST) + EOT, size)
+    assert payloads(told) == [b"".join(texts)]
+    assert not only(Note, told)
+    assert not payloads(play(host(), stream, size))
+
+
+@every_size
+def test_after_a_gap_no_number_is_used_twice(size: int) -> None:
+    # conformance: A14
+    link = host()
+    told = play(link, ENQ + frame(1, HEADER) + frame(5, b"M|1\r") + frame(1, b"R|1\r"), size)
+    assert written(told) == ACK + ACK + NAK + NAK
+    assert payloads(play(link, frame(2, LAST), size)) == [HEADER + LAST]
 
 
 @every_size

@@ -1,21 +1,23 @@
 """The sending side of LIS01, host and instrument."""
 
+from typing import Any
+
 import pytest
 
-from labbridge.wire import Abandoned, Failed, Lis01Link, Lis01Settings, LocalProtocolError, Note, Part, Sent, Write
+from labbridge.wire import Abandoned, Failed, Lis01Link, Lis01Settings, LocalProtocolError, Note, Part, Received, Sent, Write
 from tests.wire.replay import ACK, ENQ, EOT, HEADER, LAST, MESSAGE, NAK, YES, frame, payloads, play, session, written
 
 FIRST, SECOND = frame(1, HEADER), frame(2, LAST)
 
 
-def bidding(**settings: object) -> Lis01Link:
+def bidding(**settings: Any) -> Lis01Link:
     """A link that has bid for the line, to send two frames."""
-    link = Lis01Link(Lis01Settings(**settings))  # type: ignore[arg-type]
+    link = Lis01Link(Lis01Settings(**settings))
     assert link.send(9, HEADER + LAST, 0.0) == [Write(ENQ)]
     return link
 
 
-def sending(**settings: object) -> Lis01Link:
+def sending(**settings: Any) -> Lis01Link:
     """A link that has sent its first frame."""
     link = bidding(**settings)
     assert link.receive(ACK, 0.0) == [Write(FIRST)]
@@ -199,7 +201,8 @@ def test_a_message_waits_for_the_end_of_the_peers_session() -> None:
     play(link, ENQ + FIRST)
     assert link.send(9, MESSAGE, 0.0) == []
     (received,) = link.receive(SECOND + EOT, 0.0)
-    assert link.settle(received.token, YES, 0.0) == [Write(ACK), Write(ENQ)]  # type: ignore[union-attr]
+    assert isinstance(received, Received)
+    assert link.settle(received.token, YES, 0.0) == [Write(ACK), Write(ENQ)]
 
 
 def test_without_a_checksum_none_is_sent() -> None:

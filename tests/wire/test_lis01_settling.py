@@ -1,5 +1,7 @@
 """LIS01 when the store is slow, busy or broken, and the timers of the receiving side."""
 
+from typing import Any
+
 import pytest
 
 from labbridge.wire import (
@@ -38,9 +40,9 @@ from tests.wire.replay import (
 WHOLE = frame(1, MESSAGE)
 
 
-def waiting(stream: bytes = WHOLE, **settings: object) -> Lis01Link:
+def waiting(stream: bytes = WHOLE, **settings: Any) -> Lis01Link:
     """A host that took all but the last frame of ``stream``, and now waits for the store."""
-    link = Lis01Link(Lis01Settings(**settings))  # type: ignore[arg-type]
+    link = Lis01Link(Lis01Settings(**settings))
     *first, last = stream.split(b"\x02")[1:]
     play(link, ENQ)
     for part in first:

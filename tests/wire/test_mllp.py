@@ -1,6 +1,7 @@
 """MLLP: blocks in any segmentation and framing, answers in order and in time, release 2, bounded memory."""
 
 import hashlib
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -32,8 +33,8 @@ every_size = pytest.mark.parametrize("size", SIZES)
 ONE, TWO, THREE = (b"MSH|^~\\&|||||||ORU^R01|%d|P|2.5\rOBX|1|NM|WBC||5.%d\r" % (n, n) for n in (1, 2, 3))
 
 
-def mllp(**settings: object) -> MllpLink:
-    return MllpLink(MllpSettings(**settings))  # type: ignore[arg-type]
+def mllp(**settings: Any) -> MllpLink:
+    return MllpLink(MllpSettings(**settings))
 
 
 def block(data: bytes, end: bytes = b"\x1c\r") -> bytes:
