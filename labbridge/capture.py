@@ -1,10 +1,10 @@
 """Messages out of a captured file: framed as on the wire (MLLP, LIS01) or bare, one or several."""
 
-from labbridge.wire.events import Answer, Event, Received
+from labbridge.wire.events import Answer, Event, Received, Write
 from labbridge.wire.lis01 import Lis01Link, Lis01Settings
 from labbridge.wire.mllp import MllpLink, MllpSettings
 
-STX, ENQ, EOT, SB = b"\x02", b"\x05", b"\x04", b"\x0b"
+STX, ENQ, EOT, NAK, SB = b"\x02", b"\x05", b"\x04", b"\x15", b"\x0b"
 
 
 def messages(data: bytes, framing: str) -> tuple[list[bytes], list[str]]:
@@ -17,11 +17,10 @@ def messages(data: bytes, framing: str) -> tuple[list[bytes], list[str]]:
         return (_mllp(data), []) if SB in data else ([data], [])
     if STX not in data:
         return [data.strip(ENQ + EOT)], []
-    whole = _lis01(data, checksum=True)
-    if whole:
-        return whole, []
-    whole = _lis01(data, checksum=False)
-    return whole, ["frames with wrong checksums: on the wire they would be refused (NAK) and sent again"]
+    found, refused = _lis01(data, checksum=True)
+    if not refused:
+        return found, []
+    return _lis01(data, checksum=False)[0], ["frames with wrong checksums: on the wire they would be refused (NAK) and sent again"]
 
 
 def _mllp(data: bytes) -> list[bytes]:
@@ -32,13 +31,16 @@ def _mllp(data: bytes) -> list[bytes]:
     return found
 
 
-def _lis01(data: bytes, *, checksum: bool) -> list[bytes]:
-    """Plays the capture to a host link, a frame at a time, as a patient instrument would send it."""
+def _lis01(data: bytes, *, checksum: bool) -> tuple[list[bytes], bool]:
+    """Plays the capture to a host link, a frame at a time; gives the messages, and whether a frame was refused."""
     link = Lis01Link(Lis01Settings(role="host", checksum=checksum, answer_time=None))
     found: list[bytes] = []
+    refused = False
 
     def settle(events: list[Event]) -> None:
+        nonlocal refused
         for event in events:
+            refused |= isinstance(event, Write) and event.data == NAK
             if isinstance(event, Received):
                 found.append(event.payload)
             token = getattr(event, "token", None)
@@ -52,7 +54,7 @@ def _lis01(data: bytes, *, checksum: bool) -> list[bytes]:
     for piece in _frames(data):
         settle(link.receive(piece, 0.0))
     settle(link.receive(EOT, 0.0))
-    return found
+    return found, refused
 
 
 def _frames(data: bytes) -> list[bytes]:

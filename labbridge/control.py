@@ -17,8 +17,10 @@ from typing import Any
 
 import msgspec
 from twisted.internet import protocol
+from twisted.internet.error import CannotListenError
 
 from labbridge.commands import Request
+from labbridge.links.tcp import ListenError
 
 MAX_LINE = 1 << 20
 Reply = Callable[[dict[str, Any]], None]
@@ -63,13 +65,19 @@ class ControlProtocol(protocol.Protocol):
 
 
 def listen(reactor: Any, path: Path, execute: Execute) -> Any:
-    """Opens the control socket; only its owner may connect."""
-    path.unlink(missing_ok=True)  # the store's lock is ours, so whoever left it is gone
+    """Opens the control socket; only its owner may connect. Raises ListenError."""
+    with socket.socket(socket.AF_UNIX) as other:
+        if other.connect_ex(str(path)) == 0:  # a server's store tells only later that it is taken
+            raise ListenError(f"another labbridge listens at {path} - stop it, or give this one a [control] path of its own")
+    path.unlink(missing_ok=True)
     factory = protocol.Factory.forProtocol(partial(ControlProtocol, execute))
     factory.noisy = False
     before = os.umask(0o177)
     try:
         return reactor.listenUNIX(str(path), factory, mode=0o600)
+    except CannotListenError as error:
+        why = error.socketError.strerror or str(error.socketError)
+        raise ListenError(f"cannot listen at {path}: {why.lower()} - choose another path") from error
     finally:
         os.umask(before)
 

@@ -14,10 +14,12 @@ from pathlib import Path
 from typing import Any
 
 import structlog
+from twisted.internet import defer
 
 from labbridge import commands, config, control, revision, web
 from labbridge.commands import CommandError, Done, Request
 from labbridge.config import Destination, Settings
+from labbridge.config.reading import KeyPath, dotted, line_of, locate
 from labbridge.delivery import Courier, Outbox, Policy, Queued
 from labbridge.intake import Intake
 from labbridge.links.tcp import Connector, ListenError, State
@@ -54,7 +56,9 @@ class Daemon:
         self.stations: dict[str, Station] = {}
         self._control: Any = None
         self._web: Any = None
+        self._arriving: dict[str, list[Queued]] = {}  # for destinations whose queue is still being read
         self._taken_up = False
+        self._taking_up = False
         self._stopping = False
         self.exit_status = 0
 
@@ -65,12 +69,19 @@ class Daemon:
         for destination in self.settings.destinations:
             self._add_destination(destination)
         self.store.open()
-        for analyzer in self.settings.analyzers:
-            station = self.stations[analyzer.name] = Station(analyzer, self)
-            station.start()
-        self._control = control.listen(self.reactor, self.settings.control.path, self.execute)
-        if self.settings.http.listen is not None:
-            self._web = web.listen(self.reactor, self.settings.http.listen, self)
+        at: KeyPath = ()
+        try:
+            for index, analyzer in enumerate(self.settings.analyzers):
+                at = "analyzer", index, "listen"
+                station = self.stations[analyzer.name] = Station(analyzer, self)
+                station.start()
+            at = "control", "path"
+            self._control = control.listen(self.reactor, self.settings.control.path, self.execute)
+            if self.settings.http.listen is not None:
+                at = "http", "listen"
+                self._web = web.listen(self.reactor, self.settings.http.listen, self)
+        except ListenError as error:
+            raise _placed(self.path, at, error) from error
         log.info(
             "listening",
             analyzers=len(self.stations),
@@ -82,7 +93,8 @@ class Daemon:
     def _store_changed(self, state: StoreState) -> None:
         if state.name == "ready":
             log.info("store ready")
-            if not self._taken_up:
+            if not self._taken_up and not self._taking_up:
+                self._taking_up = True
                 self.store.submit(self._take_up, self._took_up, self._take_up_failed)
         elif state.name in ("locked", "unusable"):
             log.error("this store cannot be used", why=state.why)
@@ -156,6 +168,9 @@ class Daemon:
         touched = set()
         for one in queued:
             outbox = self.outboxes.get(one.destination)
+            if one.destination in self._arriving:
+                self._arriving[one.destination].append(one)
+                continue
             if outbox is None:
                 log.error("a delivery for a destination that is not configured waits in the store", delivery=one.id)
                 continue
@@ -174,8 +189,9 @@ class Daemon:
         elif request.command in ("pause", "resume"):
             self._pause(request, actor, reply)
         elif request.command == "reload":
-            problems = self.reload()
-            reply({"ok": not problems, "said": ["reloaded"] if not problems else [], "error": "; ".join(problems)})
+            self.reload().addCallback(
+                lambda problems: reply({"ok": not problems, "said": [] if problems else ["reloaded"], "error": "; ".join(problems)})
+            )
         elif request.command in commands.COMMANDS:
             self._run(request, actor, reply)
         else:
@@ -221,41 +237,49 @@ class Daemon:
 
     # -- reload --------------------------------------------------------------------------------------------------
 
-    def reload(self) -> list[str]:
-        """Reads the configuration anew and changes what changed; on any mistake nothing changes. Returns mistakes."""
+    def reload(self) -> Any:
+        """Reads the configuration anew and changes what changed; on any mistake nothing changes.
+
+        A Deferred of the mistakes: a port is listened on again only when its old listener has let it go.
+        """
         try:
             settings = config.load(self.path)
             compiled, notices = revision.build(settings)
         except (config.ConfigError, revision.RevisionError) as error:
             log.error("the configuration is wrong, the old one stays in force", problems=str(error))
-            return str(error).splitlines()
+            return defer.succeed(str(error).splitlines())
         if settings.store != self.settings.store or settings.control != self.settings.control:
             message = "[store] and [control] cannot change while running: restart labbridge"
             log.error(message)
-            return [message]
+            return defer.succeed([message])
         for notice in notices:
             log.warning(notice)
         old, self.settings = self.settings, settings
         gone, new = config.changes(old.analyzers, settings.analyzers)
-        for analyzer in gone:
-            if analyzer.name not in {a.name for a in new} or not self.stations[analyzer.name].adapt(settings):
-                self.stations.pop(analyzer.name).stop("the configuration changed")
+        stopped = []
+        for station in [self.stations[analyzer.name] for analyzer in gone if analyzer.name in self.stations]:
+            if station.analyzer.name not in {a.name for a in new} or not station.adapt(settings):
+                stopped.append(self.stations.pop(station.analyzer.name).stop("the configuration changed"))
         self.revision = compiled
         self.intake.revise(compiled)
         self._reload_destinations(old, settings)
+        return defer.DeferredList(stopped).addCallback(self._start_stations)
+
+    def _start_stations(self, _: Any) -> list[str]:
+        """Starts the analyzers that have no station; returns what went wrong."""
         problems = []
-        for analyzer in settings.analyzers:
-            if analyzer.name in self.stations:
+        for index, analyzer in enumerate(self.settings.analyzers):
+            if analyzer.name in self.stations or self._stopping:
                 continue
             station = Station(analyzer, self)
             try:
                 station.start()
             except ListenError as error:
-                problems.append(str(error))
-                log.error(str(error))
+                problems.append(str(_placed(self.path, ("analyzer", index, "listen"), error)))
+                log.error(problems[-1])
             else:
                 self.stations[analyzer.name] = station
-        log.info("reloaded", revision=compiled.digest.hex()[:12], stopped=len(gone), started=len(new))
+        log.info("reloaded", revision=self.revision.digest.hex()[:12])
         return problems
 
     def _reload_destinations(self, old: Settings, new: Settings) -> None:
@@ -266,13 +290,24 @@ class Daemon:
             self._add_destination(destination)
             for connector in self._connectors[destination.name]:
                 connector.start()
-        names = {destination.name for destination in come}
-        if names:
-            self.store.submit(
-                _queue,
-                lambda queued: self.enqueue([one for one in queued if one.destination in names]),
-                lambda error: log.error("the queue could not be read", error=type(error).__name__),
-            )
+            self._arriving[destination.name] = []
+        if come:
+            self._read_queue()
+
+    def _read_queue(self) -> None:
+        """Reads the queues of new destinations; what is queued meanwhile comes after them, so that lanes keep their order."""
+
+        def done(queued: list[Queued]) -> None:
+            arriving, self._arriving = self._arriving, {}
+            self.enqueue([one for one in queued if one.destination in arriving])
+            for later in arriving.values():
+                self.enqueue(later)
+
+        def failed(error: Exception) -> None:
+            log.error("the queue could not be read, trying again", error=type(error).__name__)
+            self.reactor.callLater(1.0, self._read_queue)
+
+        self.store.submit(_queue, done, failed)
 
     # -- stop ----------------------------------------------------------------------------------------------------
 
@@ -354,6 +389,12 @@ class Outage:
             self._told = now
             seconds = round(now - self._down_since)
             log.warning("destination is down, trying again and again", destination=self.name, why=state.why, seconds=seconds)
+
+
+def _placed(path: Path, at: KeyPath, error: ListenError) -> ListenError:
+    """The same error with the place in the configuration that it is about."""
+    line = line_of(at, locate(path.read_text("utf-8-sig")))
+    return ListenError(f"{path}{f':{line}' if line else ''}: {dotted(at)}: {error}")
 
 
 def _queue(tx: Transaction) -> list[Queued]:

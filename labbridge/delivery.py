@@ -45,6 +45,8 @@ class Queued(msgspec.Struct):
     tries: int = 0  # refusals that count
     mark: int = -1  # how many the destination had accepted at the last refusal
     waits: float = 0.0  # the present back-off, seconds
+    flying: bool = False  # sent, and its outcome not yet durable
+    withdrawn: bool = False  # cancelled or superseded while it flew
 
 
 class Policy(msgspec.Struct, frozen=True):
@@ -89,12 +91,13 @@ class Courier:
 class Lane:
     """The deliveries for one specimen at one destination, in order."""
 
-    __slots__ = ("busy", "name", "waiting")
+    __slots__ = ("busy", "name", "timer", "waiting")
 
     def __init__(self, name: str) -> None:
         self.name = name
         self.waiting: deque[Queued] = deque()
         self.busy = False  # in flight, settling, backing off, or in the ready line
+        self.timer: Any = None  # while its head backs off or is not due
 
 
 class Outbox:
@@ -141,15 +144,17 @@ class Outbox:
             self._line_up(lane)
 
     def remove(self, number: int) -> None:
-        """Takes a cancelled or superseded delivery out; one in flight is left to its answer."""
+        """Takes a cancelled or superseded delivery out; one in flight is left to its answer, and not sent again."""
         queued = self.items.get(number)
-        if queued is None or any(courier.carrying is queued for courier in self.couriers):
+        if queued is None or queued.flying:
+            if queued is not None:
+                queued.withdrawn = True
             return
         lane = self.lanes[queued.lane]
         was_head = lane.waiting[0] is queued
         lane.waiting.remove(queued)
         self._forget(queued, lane)
-        if was_head and lane.waiting and not lane.busy:
+        if was_head and lane.waiting and (not lane.busy or lane.timer is not None):
             self._line_up(lane)
         self.pump()
 
@@ -171,6 +176,7 @@ class Outbox:
         self.pump()
 
     def _line_up(self, lane: Lane) -> None:
+        self._stop_waiting(lane)
         head = lane.waiting[0]
         if head.refused:
             lane.busy = False
@@ -178,22 +184,26 @@ class Outbox:
         wait = max(head.due / 1e6 - self.clock(), head.waits)
         lane.busy = True
         if wait > 0:
-            self.reactor.callLater(wait, self._waited, lane)
+            lane.timer = self.reactor.callLater(wait, self._waited, lane)
         else:
             self.ready.append(lane)
 
     def _waited(self, lane: Lane) -> None:
-        if lane.waiting:
-            self.ready.append(lane)
-            self.pump()
-        else:
-            lane.busy = False
+        lane.timer = None
+        self.ready.append(lane)
+        self.pump()
+
+    def _stop_waiting(self, lane: Lane) -> None:
+        if lane.timer is not None:
+            lane.timer.cancel()
+            lane.timer = None
 
     def _forget(self, queued: Queued, lane: Lane) -> None:
         self.items.pop(queued.id, None)
         if queued.payload is not None:
             self._cached -= len(queued.payload)
         if not lane.waiting:
+            self._stop_waiting(lane)
             lane.busy = False
             if self.lanes.get(lane.name) is lane:
                 del self.lanes[lane.name]
@@ -225,6 +235,7 @@ class Outbox:
                 self._fetch()
                 return
             courier.carrying = head
+            head.flying = True
             courier.timer = self.reactor.callLater(self.policy.timeout, self._no_answer, courier)
             courier.link.send(head.id, head.payload)
             return
@@ -258,12 +269,19 @@ class Outbox:
         self.pump()
 
     def returned(self, courier: Courier) -> None:
-        """Nothing was answered: the message goes back unchanged, and the try does not count."""
+        """Nothing was answered: the message goes back unchanged, and the try does not count.
+
+        Its lane goes to the end of the line, lest one message that the other side cannot stand keeps all others back.
+        """
         queued = self._unload(courier)
         if queued is not None:
             lane = self.lanes[queued.lane]
-            lane.busy = True
-            self.ready.appendleft(lane)
+            queued.flying = False
+            if queued.withdrawn:
+                lane.busy = False
+                self.remove(queued.id)
+            else:
+                self.ready.append(lane)
             self.pump()
 
     def _unload(self, courier: Courier) -> Queued | None:
@@ -327,8 +345,10 @@ class Outbox:
         def job(tx: Transaction) -> None:
             for queued, outcome, reply, code in answers:
                 tx.attempt(delivery_id=queued.id, outcome=f"{outcome} {code}", reply=reply[:4096])
-                if outcome != "again":
-                    tx.set_delivery_state(queued.id, "delivered" if outcome == "accepted" else "refused")
+                if outcome == "accepted":
+                    tx.set_delivery_state(queued.id, "delivered")
+                elif outcome == "refused" and _is_queued(tx, queued.id):
+                    tx.set_delivery_state(queued.id, "refused")
 
         def done(_: None) -> None:
             self._settling = False
@@ -349,8 +369,9 @@ class Outbox:
         """The answer is durable: the lane goes on."""
         lane = self.lanes[queued.lane]
         self.metrics.answers.labels(self.name, outcome).inc()
-        if outcome == "accepted":
-            self.delivered += 1
+        queued.flying = False
+        if outcome == "accepted" or queued.withdrawn:
+            self.delivered += outcome == "accepted"
             lane.waiting.popleft()
             self._forget(queued, lane)
         elif outcome == "refused":
@@ -385,3 +406,9 @@ class Outbox:
     def idle(self) -> bool:
         """Nothing is in flight and no answer waits to be stored."""
         return not self._settling and not self._answers and all(c.carrying is None for c in self.couriers)
+
+
+def _is_queued(tx: Transaction, number: int) -> bool:
+    """Whether nobody cancelled or superseded a delivery while it was in flight."""
+    row = tx.find_delivery(number)
+    return row is not None and row.state == "queued"

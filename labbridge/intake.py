@@ -336,7 +336,7 @@ class Batch:
         elif isinstance(event, Received):
             if item.rules.profile.protocol == "lis02":
                 tx.clear_spool(item.session)
-                self._complete(tx, desk.analyzer, event.payload)
+            self._complete(tx, desk.analyzer, event.payload)
             assert reading is not None
             self._message(tx, item, event.payload, reading, context, revision, revision_id, moment)
         elif isinstance(event, Oversize):

@@ -16,13 +16,13 @@ import msgspec
 
 from labbridge.formats import hl7v2, lis02
 from labbridge.formats.oru import UnwritableError, Writer
-from labbridge.formats.reading import NO_SPECIMEN
 from labbridge.mapping import Catalogue, CodeMap
 from labbridge.model import Decided, Decision, Patient, Reading, Reason, Report, Result, Verdict, encode
 from labbridge.profiles import Profile
 from labbridge.routing import Route, destinations
 from labbridge.verification import Known, Verifier
 
+NO_SPECIMEN = Reason("no-specimen")
 _TAKEN_BACK = frozenset("DWX")  # HL7 table 0085: deleted, wrong, cannot be obtained
 
 State = Literal["released", "held", "rejected", "superseded", "kept"]
@@ -247,6 +247,8 @@ def _identity_reasons(report: Report, rules: AnalyzerRules) -> tuple[Reason, ...
         return () if report.patient.id else (Reason("no-patient"),)
     if not specimen:
         return () if NO_SPECIMEN in report.problems else (NO_SPECIMEN,)
+    if rules.identity == "barcode" and report.specimen.source == "counter":
+        return (Reason("specimen-counted"),)  # such a number comes back every day: identity = "sample-number"
     if pattern is not None and not pattern.search(specimen):
         return (Reason("specimen-pattern", {"pattern": pattern.pattern}),)
     return ()
@@ -266,14 +268,13 @@ def _held(one: Decided, reason: Reason) -> Decided:
 def _kept(report: Report, rules: AnalyzerRules) -> tuple[Decided, ...]:
     """The results of a control, calibrator, blank or test run: mapped, kept apart, never reported."""
     verdict = Verdict("ignore", (Reason("not-a-patient", {"role": report.role}),))
-    decided = []
-    for index, result in enumerate(report.results):
+
+    def kept(index: int, result: Result) -> Decided:
         one = rules.codes.map(result, report.specimen.type)
         test = one.test.code if one.test else ""
-        decided.append(
-            Decided(index, result.code, verdict, test, one.value, one.unit, kind=one.kind, measured_at=result.measured_at)
-        )
-    return tuple(decided)
+        return Decided(index, result.code, verdict, test, one.value, one.unit, kind=one.kind, measured_at=result.measured_at)
+
+    return tuple(kept(*each) for each in enumerate(report.results))
 
 
 def state_of(decided: Sequence[Decided], report: Report) -> State:
@@ -330,9 +331,7 @@ def _cumulative(
     report: Report, results: Sequence[Decided], past: Sequence[Past], revision: Revision, destination: str
 ) -> tuple[Report, list[Decided]]:
     """The report with all that was released for its specimen and patient before, the last value of each test."""
-    all_results: list[Result] = list(report.results)
-    tests = {one.test for one in results}
-    merged = list(results)
+    all_results, merged, tests = list(report.results), list(results), {one.test for one in results}
     for earlier in reversed(past):
         if _is_another(report.patient, earlier):
             continue
@@ -367,22 +366,22 @@ def settle(
     which an earlier part of the report still waits. None when nothing held was meant, or when a report without an
     identity was to be released. Raises UnwritableError; a remap holds what cannot be written.
     """
+    if action == "release" and not key:
+        return None
     held = {d.index: d for d in before if d.verdict.action == "hold"}
-    if action == "remap":
-        meant = {i: d for i, d in held.items() if not d.test or _is_kept_back(d)}
-    else:
-        meant = {i: d for i, d in held.items() if not wanted or d.test in wanted or d.code in wanted}
-    unmapped = any(not d.test for d in meant.values())
-    anew = _anew(report, key, context, rules, moment) if unmapped and action != "reject" else {}
+    meant = {i: d for i, d in held.items() if not wanted or d.test in wanted or d.code in wanted}
+    anew: dict[int, Decided] = {}
+    if action != "reject" and not all(d.test for d in meant.values()):
+        anew = _anew(report, key, context, rules, moment)
     if action == "reject":
         news = [msgspec.structs.replace(d, verdict=Verdict("rejected", d.verdict.reasons)) for d in meant.values()]
     elif action == "release":
         known = context.released(key)
-        news = [_released(d if d.test else anew[i], known, correction) for i, d in meant.items()] if key else []
+        news = _released([d if d.test else anew[i] for i, d in meant.items()], known, correction)
     else:
-        news = _remapped(before, meant, anew, rules)
+        news = _remapped(before, anew, rules)
     news = [one for one in news if (one.verdict, one.test) != (held[one.index].verdict, held[one.index].test)]
-    if not news and (report.results or action == "remap" or (action == "release" and not key)):
+    if not news and (report.results or action == "remap"):
         return None
     now = standing((Decision(tuple(before)), Decision(tuple(news))))
     outgoing: tuple[Outgoing, ...] = ()
@@ -393,14 +392,9 @@ def settle(
             raise
         news = [_held(one, error.reason) for one in news]
         now = standing((Decision(now), Decision(tuple(news))))
-    state = state_of(now, report)
-    if not report.results:
-        state = "rejected" if action == "reject" else "released"
+    empty: State = "rejected" if action == "reject" else "released"
+    state = state_of(now, report) if report.results else empty
     return Outcome(key, report, state, Decision(tuple(news), *decision_of), b"", outgoing)
-
-
-def _is_kept_back(one: Decided) -> bool:
-    return all(reason.code == "held-with" for reason in one.verdict.reasons)
 
 
 def _anew(report: Report, key: str, context: Context, rules: AnalyzerRules, moment: Moment) -> dict[int, Decided]:
@@ -411,24 +405,37 @@ def _anew(report: Report, key: str, context: Context, rules: AnalyzerRules, mome
     return {one.index: one for one in _verdicts(report, key, others, rules, own.at if own else moment.at)}
 
 
-def _remapped(before: Sequence[Decided], meant: Iterable[int], anew: Mapping[int, Decided], rules: AnalyzerRules) -> list[Decided]:
-    """What is mapped now, with what it alone kept back."""
-    fresh = {i: anew[i] for i in meant if i in anew and (anew[i].test or anew[i].verdict.action == "ignore")}
+def _remapped(before: Sequence[Decided], anew: Mapping[int, Decided], rules: AnalyzerRules) -> list[Decided]:
+    """What has a mapping now, with what was kept back only by results that had none."""
+    fresh = {}
+    for one in before:
+        new, reasons = anew.get(one.index, one), one.verdict.reasons
+        kept_back = bool(reasons) and all(reason.code == "held-with" for reason in reasons)
+        if one.verdict.action == "hold" and (kept_back or (not one.test and (new.test or new.verdict.action == "ignore"))):
+            fresh[one.index] = new
     kept = rules.verifier.keep_back(tuple(fresh.get(one.index, one) for one in before))
     return [one for one in kept if one.index in fresh]
 
 
-def _released(one: Decided, known: Mapping[str, Known], correction: bool) -> Decided:
-    """One held result, released by a person; it stays held without a value, or when the analyzer has taken it back."""
-    if not one.test or not one.value or one.status in _TAKEN_BACK:
-        return one
-    earlier = known.get(one.test)
-    if earlier is not None and earlier.is_later_than(one.measured_at) and not correction:
-        verdict = Verdict("superseded", (*one.verdict.reasons, Reason("older-measurement", {"test": one.test})))
-        return msgspec.structs.replace(one, verdict=verdict)
-    status = "C" if earlier is not None and earlier.final else one.status
-    verdict = Verdict("release", one.verdict.reasons)
-    return msgspec.structs.replace(one, verdict=verdict, status=status if status in ("C", "P") else "F")
+def _released(chosen: Sequence[Decided], known: Mapping[str, Known], correction: bool) -> list[Decided]:
+    """Held results, released by a person; of one test, what was measured before another becomes superseded.
+
+    What has no test or value stays held, and what the analyzer has taken back. A ``correction`` may be older than what
+    is ``known`` to be released.
+    """
+    newest = {} if correction else {test: one.measured_at or 0 for test, one in known.items()}
+    ready = [one for one in chosen if one.test and one.value and one.status not in _TAKEN_BACK]
+    for one in ready:
+        newest[one.test] = max(newest.get(one.test, 0), one.measured_at or 0)
+    news = [one for one in chosen if one.verdict.action == "ignore"]  # the map has learned it meanwhile
+    for one in ready:
+        verdict, status = Verdict("release", one.verdict.reasons), one.status
+        if one.measured_at is not None and one.measured_at < newest[one.test]:
+            verdict = Verdict("superseded", (*verdict.reasons, Reason("older-measurement", {"test": one.test})))
+        if one.test in known and known[one.test].final:
+            status = "C"
+        news.append(msgspec.structs.replace(one, verdict=verdict, status=status if status in ("C", "P") else "F"))
+    return news
 
 
 def standing(decisions: Iterable[Decision]) -> tuple[Decided, ...]:

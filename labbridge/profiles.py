@@ -9,7 +9,7 @@ A rule is a path, a template, a table, or a list of these, of which the first th
 
     "R-3.5"                      component 5 of field 3 of the R record, numbered as in the standard (R-1 is the R)
     "{R-3.4}/{R-3.11}"           both, and the slash only between two texts that are there
-    {from = "O-4.3", pattern = "QC-(.*)", strip = "0", when = {"O-12" = "Q"}}
+    {from = "O-4.3", pattern = "QC-(.*)", when = {"O-12" = "Q"}}
 
 A condition is a table of paths and the patterns that must fit them whole; in a list of tables any one suffices.
 """
@@ -21,19 +21,16 @@ import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path as File
-from typing import Any, Literal, NamedTuple, NoReturn, TypedDict, cast
+from typing import Any, Literal, NamedTuple, cast
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from labbridge.dialects import ALWAYS_ABSENT, DEFAULTS, EVERYWHERE, OTHER, RULES, SHAPE
-from labbridge.model import Role
+from labbridge.dialects import DEFAULTS
+from labbridge.model import Patient, Role, Specimen
 
 TIMERS = ("answer", "reply", "receive", "busy", "contention", "interrupt")  # seconds; LIS01-A2, and our own answer
-
-Protocol = Literal["hl7v2", "lis02"]
-Framing = Literal["mllp", "lis01"]
-Ending = Literal["L", "eot"]
+_ROLES: tuple[Role, ...] = ("qc", "calibration", "test", "unknown")  # in the order in which they are asked
 
 
 class Path(NamedTuple):
@@ -59,17 +56,21 @@ class Alternative(NamedTuple):
     """One way to find a text: the parts of a template (a plain path is a template of one part), and what to keep."""
 
     parts: tuple[Path | str, ...]
-    strip: str = ""
     pattern: re.Pattern[str] | None = None
     when: Condition = ()
 
     @property
-    def paths(self) -> tuple[Path, ...]:
-        """The places that it reads."""
-        return tuple(part for part in self.parts if isinstance(part, Path))
+    def paths(self) -> list[Path]:
+        """The places that it reads, those of its condition included."""
+        tests = [test.path for table in self.when for test in table]
+        return [part for part in self.parts if isinstance(part, Path)] + tests
 
 
 Rule = tuple[Alternative, ...]
+
+
+Section = Mapping[str, Any]  # its rules and conditions, and whatever is neither, by their words
+Shape = Mapping[str, Section]  # where everything stands in the messages of one role
 
 
 class Alarm(msgspec.Struct, frozen=True):
@@ -78,19 +79,6 @@ class Alarm(msgspec.Struct, frozen=True):
     en: str = ""
     zh: str = ""
     hold: bool = True
-
-
-class Shape(msgspec.Struct, frozen=True, eq=False):
-    """Where everything stands in the messages of one role: rules by the names of the fields of ``model``."""
-
-    record: str  # the segment or record that is one result
-    specimen: Mapping[str, Rule]
-    sources: Mapping[str, str]  # the analyzer's word -> Specimen.source; "*" is any other word
-    patient: Mapping[str, Rule]
-    report: Mapping[str, Rule]
-    result: Mapping[str, Rule]
-    edited: Condition
-    control: Mapping[str, Rule]
 
 
 class Values(msgspec.Struct, frozen=True, eq=False):
@@ -102,14 +90,6 @@ class Values(msgspec.Struct, frozen=True, eq=False):
     thousands: str
 
 
-class QueryRules(msgspec.Struct, frozen=True, eq=False):
-    """How the analyzer asks for orders: HL7 message types, and rules by the names of ``model.Query``."""
-
-    types: frozenset[str]
-    rules: Mapping[str, Rule]
-    cancel: Condition
-
-
 class Profile(msgspec.Struct, frozen=True, eq=False):
     """One analyzer model, compiled: every path parsed, every pattern compiled, every word checked."""
 
@@ -117,12 +97,12 @@ class Profile(msgspec.Struct, frozen=True, eq=False):
     model: str
     vendor: str
     discipline: str
-    protocol: Protocol
+    protocol: Literal["hl7v2", "lis02"]
     evidence: Mapping[str, str | bool]
-    framing: Framing
+    framing: Literal["mllp", "lis01"]
     charsets: tuple[str, ...]  # to try, in this order, where the message names none that fits
     timezone: str  # of this model's clock, where every one of them has the same; else empty
-    ends_message: Ending  # what ends a message on a LIS01 link: its L record, or only EOT
+    ends_message: Literal["L", "eot"]  # what ends a message on a LIS01 link: its L record, or only EOT
     frame_size: int  # characters of text in a frame that is sent
     checksum: bool
     timers: Mapping[str, float]  # seconds, beside the standard's; see TIMERS
@@ -131,11 +111,10 @@ class Profile(msgspec.Struct, frozen=True, eq=False):
     statuses: Mapping[str, str]  # the analyzer's word -> HL7 table 0085
     values: Values
     time_formats: tuple[str, ...]  # of strptime, beside the standards' own
-    null_times: frozenset[str]
+    null_times: tuple[str, ...]
     alarms: Mapping[str, Alarm]
-    no_alarm: frozenset[str]  # codes that say "no alarm"
-    query: QueryRules
-    widths: Mapping[str, int]  # the segments that any rule reads, and how many fields of each
+    no_alarm: tuple[str, ...]  # codes that say "no alarm"
+    query: Section  # how the analyzer asks for orders: ``types`` of HL7 message, rules, ``cancel``
     source: bytes  # normalised text, defaults included: what a revision's digest covers
 
 
@@ -165,231 +144,213 @@ def parse(name: str, text: str, file: str = "profile.toml") -> Profile:
     """Compile the text of a profile; raises ProfileError."""
     try:
         document = tomllib.loads(text)
+        told = _compiled(document)
+        for key in ("model", "vendor", "protocol"):
+            if key not in told.get("profile", {}):
+                raise _Mistake(f"profile.{key}", "it is missing")
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         raise ProfileError(file, "", int(line[1]) if line else text.count("\n") + 1, str(error)) from None
-    return _Compiler(file, text).profile(name, document)
+    except _Mistake as mistake:
+        key, message = mistake.args
+        raise ProfileError(file, key, _line(text, key), message) from None
+    defaults = DEFAULTS["any"], DEFAULTS[told["profile"]["protocol"]]
+    whole = _merged(*map(_compiled, defaults), told)
+    plain = {section: whole.get(section, {}) for section in _SHAPE}
+    shapes: dict[Role, Shape] = {"patient": plain}
+    if "qc" in whole:
+        shapes["qc"] = _merged(plain, whole["qc"])
+    alarms = {
+        code: Alarm(words.get("en", ""), words.get("zh", ""), words.get("do") != "release")
+        for code, words in whole["alarms"]["codes"].items()
+    }
+    return Profile(
+        name=name,
+        **whole["profile"],
+        evidence=whole["evidence"],
+        charsets=whole["link"].pop("charset"),
+        **whole["link"],
+        shapes=shapes,
+        roles=tuple((role, whole["roles"][role]) for role in _ROLES if role in whole["roles"]),
+        statuses=whole["status"],
+        values=Values(**whole["value"]),
+        time_formats=whole["times"]["formats"],
+        null_times=whole["times"]["null"],
+        alarms=alarms,
+        no_alarm=whole["alarms"]["none"],
+        query=whole["query"],
+        source=json.dumps(_merged(*defaults, document), sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode(),
+    )
 
 
-_PATH = re.compile(r"([A-Z][A-Z0-9]{0,2})-(\d{1,2})(?:\.(\d{1,2})(?:\.(\d{1,2}))?)?")
+class _Mistake(Exception):
+    """The key of something wrong, and what was expected."""
 
 
-class _Link(TypedDict):
-    framing: Framing
-    charsets: tuple[str, ...]
-    timezone: str
-    ends_message: Ending
-    frame_size: int
-    checksum: bool
-    timers: Mapping[str, float]
+Compile = Callable[[Any], Any]  # what stands in the file -> what is meant by it; raises ValueError
+Words = Mapping[str, "Compile | Words"]
 
 
-class _Compiler:
-    """Checks one document and builds its Profile; knows where to point when something is wrong."""
-
-    def __init__(self, file: str, text: str) -> None:
-        self.file = file
-        self.text = text
-        self.paths: list[Path] = []
-
-    def profile(self, name: str, document: Mapping[str, Any]) -> Profile:
-        self._check_words(document)
-        protocol = self._choice("profile.protocol", document.get("profile", {}).get("protocol"), tuple(DEFAULTS))
-        whole = _merged(EVERYWHERE, DEFAULTS[protocol], document)
-        about, value, times, alarms, query = (whole[key] for key in ("profile", "value", "times", "alarms", "query"))
-        for key in ("model", "vendor"):
-            self._text(f"profile.{key}", about.get(key))
-        plain = {key: whole.get(key, {}) for key in SHAPE}
-        shapes: dict[Role, Shape] = {"patient": self._shape("", plain)}
-        if "qc" in whole:
-            shapes["qc"] = self._shape("qc.", _merged(plain, whole["qc"]))
-        roles = tuple(
-            (cast(Role, role), self._condition(f"roles.{role}", whole["roles"][role]))
-            for role in OTHER["roles"]
-            if role in whole["roles"]
-        )
-        return Profile(
-            name=name,
-            model=about["model"],
-            vendor=about["vendor"],
-            discipline=self._text("profile.discipline", about["discipline"]),
-            protocol=cast(Protocol, protocol),
-            evidence=dict(document.get("evidence", {})),
-            **self._link(whole["link"]),
-            shapes=shapes,
-            roles=roles,
-            statuses=self._words("status", whole["status"]),
-            values=Values(
-                absent=self._patterns("value.absent", [*ALWAYS_ABSENT, *self._list("value.absent", value["absent"])]),
-                attachment=self._patterns("value.attachment", value["attachment"]),
-                decimal=self._choice("value.decimal", value["decimal"], (".", ",")),
-                thousands=self._choice("value.thousands", value["thousands"], ("", ",", ".", " ", "'")),
-            ),
-            time_formats=self._list("times.formats", times["formats"]),
-            null_times=frozenset(self._list("times.null", times["null"])),
-            alarms=self._alarms(alarms["codes"]),
-            no_alarm=frozenset(self._list("alarms.none", alarms["none"])),
-            query=QueryRules(
-                frozenset(self._list("query.types", query.get("types", []))),
-                self._rules("query", "query", query),
-                self._condition("query.cancel", query.get("cancel", [])),
-            ),
-            widths=self._widths(),
-            source=json.dumps(whole, sort_keys=True, ensure_ascii=False, separators=(",", ":")).encode(),
-        )
-
-    def _check_words(self, document: Mapping[str, Any], inside: str = "") -> None:
-        allowed = SHAPE if inside else tuple(OTHER)
-        for section, content in document.items():
-            if section not in allowed:
-                self._fail(inside + section, f"there is no such section{_meant(section, allowed)}")
-            if section == "qc":
-                self._check_words(self._table("qc", content), "qc.")
-                continue
-            known = (*RULES.get(section, ()), *OTHER[section])
-            for key in self._table(inside + section, content):
-                if known and key not in known:
-                    self._fail(f"{inside}{section}.{key}", f"there is no such key{_meant(key, known)}")
-
-    def _shape(self, inside: str, sections: Mapping[str, Any]) -> Shape:
-        rules = {name: self._rules(inside + name, name, sections[name]) for name in SHAPE}
-        result = sections["result"]
-        return Shape(
-            record=self._text(f"{inside}result.record", result.get("record")),
-            sources=self._words(f"{inside}specimen.sources", sections["specimen"].get("sources", {})),
-            edited=self._condition(f"{inside}result.edited", result.get("edited", [])),
-            **rules,
-        )
-
-    def _link(self, link: Mapping[str, Any]) -> _Link:
-        if not isinstance(link["frame_size"], int) or link["frame_size"] < 1:
-            self._fail("link.frame_size", "a number of characters is expected")
-        if not isinstance(link["checksum"], bool):
-            self._fail("link.checksum", "true or false is expected")
-        return {
-            "framing": cast(Framing, self._choice("link.framing", link["framing"], ("mllp", "lis01"))),
-            "charsets": self._known("link.charset", self._list("link.charset", link["charset"]), codecs.lookup),
-            "timezone": self._known("link.timezone", (self._text("link.timezone", link["timezone"]),), _zone)[0],
-            "ends_message": cast(Ending, self._choice("link.ends_message", link["ends_message"], ("L", "eot"))),
-            "frame_size": link["frame_size"],
-            "checksum": link["checksum"],
-            "timers": self._timers(link["timers"]),
-        }
-
-    def _timers(self, timers: Mapping[str, Any]) -> dict[str, float]:
-        for key, seconds in self._table("link.timers", timers).items():
-            if key not in TIMERS:
-                self._fail(f"link.timers.{key}", f"there is no such timer{_meant(key, TIMERS)}")
-            if not isinstance(seconds, int | float) or seconds <= 0:
-                self._fail(f"link.timers.{key}", "seconds are expected")
-        return {key: float(seconds) for key, seconds in timers.items()}
-
-    def _alarms(self, codes: Mapping[str, Any]) -> dict[str, Alarm]:
-        alarms = {}
-        for code, given in self._table("alarms.codes", codes).items():
-            key = f"alarms.codes.{code}"
-            words = self._words(key, given)
-            if set(words) - {"en", "zh", "do"}:
-                self._fail(key, 'a table is expected: {en = "…", zh = "…", do = "hold"}')
-            do = self._choice(key, words.get("do", "hold"), ("hold", "release"))
-            alarms[code] = Alarm(words.get("en", ""), words.get("zh", ""), do == "hold")
-        return alarms
-
-    def _rules(self, where: str, section: str, content: Mapping[str, Any]) -> dict[str, Rule]:
-        return {key: self._rule(f"{where}.{key}", content[key]) for key in RULES[section] if key in content}
-
-    def _rule(self, key: str, rule: Any) -> Rule:
-        alternatives = rule if isinstance(rule, list) else [rule]
-        return tuple(self._alternative(key, each) for each in alternatives if each != "")
-
-    def _alternative(self, key: str, given: Any) -> Alternative:
-        if isinstance(given, str):
-            return Alternative(self._template(key, given))
-        if not isinstance(given, dict) or set(given) - {"from", "strip", "pattern", "when"} or "from" not in given:
-            self._fail(key, 'a path such as "OBX-3.1" is expected, or {from = …, pattern = …, strip = …, when = …}')
-        pattern = given.get("pattern")
-        return Alternative(
-            self._template(key, self._text(key, given["from"])),
-            self._text(key, given.get("strip", "")),
-            None if pattern is None else self._patterns(key, [pattern])[0],
-            self._condition(key, given.get("when", [])),
-        )
-
-    def _template(self, key: str, text: str) -> tuple[Path | str, ...]:
-        if "{" not in text:
-            return (self._path(key, text),)
-        pieces = re.split(r"\{([^{}]*)\}", text)
-        if pieces[0] or pieces[-1] or any(not piece for piece in pieces[2:-1:2]):
-            self._fail(key, f'a template is "{{path}}", text, "{{path}}" …: {text!r}')
-        return tuple(self._path(key, piece) if odd % 2 else piece for odd, piece in enumerate(pieces) if piece)
-
-    def _path(self, key: str, text: str) -> Path:
-        match = _PATH.fullmatch(text)
-        if match is None or match[2] in ("0", "00"):
-            self._fail(key, f'a path such as "OBX-3.1" is expected, not {text!r}')
-        path = Path(match[1], int(match[2]), int(match[3] or 0), int(match[4] or 0))
-        self.paths.append(path)
-        return path
-
-    def _condition(self, key: str, given: Any) -> Condition:
-        tables = given if isinstance(given, list) else [given]
-        if not all(isinstance(table, dict) and table for table in tables):
-            self._fail(key, 'a condition is expected: {"O-12" = "Q"}')
-        return tuple(
-            tuple(Test(self._path(key, path), self._patterns(key, [pattern])[0]) for path, pattern in table.items())
-            for table in tables
-        )
-
-    def _patterns(self, key: str, given: Any) -> tuple[re.Pattern[str], ...]:
+def _compiled(given: Any, words: "Compile | Words | None" = None, key: str = "") -> Any:
+    """A table of a profile, each word checked and compiled; raises _Mistake."""
+    words = _WORDS if words is None else words
+    if callable(words):
         try:
-            return tuple(re.compile(pattern) for pattern in self._list(key, given))
-        except re.error as error:
-            self._fail(key, f"not a regular expression: {error}")
+            return words(given)
+        except ValueError as error:
+            raise _Mistake(key, str(error)) from None
+    if not isinstance(given, dict):
+        raise _Mistake(key, "a table is expected")
+    found = {}
+    for word, content in given.items():
+        inside = f"{key}.{word}" if key else word
+        meant = words.get(word) or words.get("*")
+        if meant is None:
+            raise _Mistake(inside, f"there is no such key{_meant(word, words)}")
+        found[word] = _compiled(content, meant, inside)
+    return found
 
-    def _widths(self) -> dict[str, int]:
-        widths = {"MSH": 13, "H": 15, "OBX": 6}  # what the readers themselves look at
-        for path in self.paths:
-            widths[path.segment] = max(widths.get(path.segment, 0), path.field + 1)
-        return widths
 
-    def _known(self, key: str, given: tuple[str, ...], look_up: Callable[[str], object]) -> tuple[str, ...]:
-        for name in given:
-            try:
-                look_up(name)
-            except (LookupError, ValueError):
-                self._fail(key, f"{name!r} is not known")
-        return given
+def _text(given: Any) -> str:
+    if not isinstance(given, str):
+        raise ValueError("a text is expected")
+    return given
 
-    def _words(self, key: str, given: Any) -> dict[str, str]:
-        if not isinstance(given, dict) or not all(isinstance(word, str) for word in given.values()):
-            self._fail(key, "a table of words is expected")
-        return given
 
-    def _table(self, key: str, given: Any) -> Mapping[str, Any]:
-        if not isinstance(given, dict):
-            self._fail(key, "a table is expected")
-        return given
+def _texts(given: Any) -> tuple[str, ...]:
+    if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
+        raise ValueError("a list of texts is expected")
+    return tuple(given)
 
-    def _list(self, key: str, given: Any) -> tuple[str, ...]:
-        if not isinstance(given, list) or not all(isinstance(each, str) for each in given):
-            self._fail(key, "a list of texts is expected")
-        return tuple(given)
 
-    def _text(self, key: str, given: Any) -> str:
-        if not isinstance(given, str):
-            self._fail(key, "a text is expected" if given is not None else "it is missing")
-        return given
-
-    def _choice(self, key: str, given: Any, allowed: tuple[str, ...]) -> str:
+def _one_of(*allowed: object) -> Compile:
+    def choice(given: Any) -> Any:
         if given not in allowed:
-            self._fail(key, f"one of {', '.join(map(repr, allowed))} is expected{_meant(str(given), allowed)}")
-        return cast(str, given)
+            meant = _meant(str(given), map(str, allowed))
+            raise ValueError(f"one of {', '.join(map(repr, allowed))} is expected{meant}")
+        return given
 
-    def _fail(self, key: str, message: str) -> NoReturn:
-        raise ProfileError(self.file, key, _line(self.text, key), message)
+    return choice
 
 
-def _merged(*documents: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
+def _above_zero(*kinds: type) -> Compile:
+    def number(given: Any) -> Any:
+        if type(given) not in kinds or given <= 0:
+            raise ValueError("a number above 0 is expected")
+        return given
+
+    return number
+
+
+def _known(look_up: Callable[[str], object], given: Any) -> str:
+    try:
+        look_up(_text(given))
+    except (LookupError, ValueError):
+        raise ValueError(f"{given!r} is not known") from None
+    return cast(str, given)
+
+
+def _charsets(given: Any) -> tuple[str, ...]:
+    return tuple(_known(codecs.lookup, name) for name in _texts(given))
+
+
+def _zone(given: Any) -> str:
+    return given and _known(ZoneInfo, given)
+
+
+def _pattern(given: Any) -> re.Pattern[str]:
+    try:
+        return re.compile(_text(given))
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+
+
+def _patterns(given: Any) -> tuple[re.Pattern[str], ...]:
+    return tuple(map(_pattern, _texts(given)))
+
+
+_PATH = re.compile(r"([A-Z][A-Z0-9]{0,2})-([1-9][0-9]?)(?:\.(\d{1,2})(?:\.(\d{1,2}))?)?")
+
+
+def _path(text: str) -> Path:
+    match = _PATH.fullmatch(text)
+    if match is None:
+        raise ValueError(f'a path such as "OBX-3.1" is expected, not {text!r}')
+    return Path(match[1], int(match[2]), int(match[3] or 0), int(match[4] or 0))
+
+
+def _template(text: str) -> tuple[Path | str, ...]:
+    if "{" not in text:
+        return (_path(text),)
+    pieces = re.split(r"\{([^{}]*)\}", text)
+    if pieces[0] or pieces[-1] or not all(pieces[2:-1:2]):
+        raise ValueError(f'a template is "{{path}}", text, "{{path}}" …: {text!r}')
+    return tuple(_path(piece) if odd % 2 else piece for odd, piece in enumerate(pieces) if piece)
+
+
+def _rule(given: Any) -> Rule:
+    return tuple(_alternative(each) for each in (given if isinstance(given, list) else [given]) if each != "")
+
+
+def _alternative(given: Any) -> Alternative:
+    table = {"from": given} if isinstance(given, str) else given
+    if not isinstance(table, dict) or not {"from"} <= set(table) <= {"from", "pattern", "when"}:
+        raise ValueError('a path such as "OBX-3.1" is expected, or {from = …, pattern = …, when = …}')
+    pattern = _pattern(table["pattern"]) if "pattern" in table else None
+    return Alternative(_template(_text(table["from"])), pattern, _condition(table.get("when", [])))
+
+
+def _condition(given: Any) -> Condition:
+    tables = given if isinstance(given, list) else [given]
+    if not all(isinstance(table, dict) and table for table in tables):
+        raise ValueError('a condition is expected: {"O-12" = "Q"}')
+    return tuple(tuple(Test(_path(path), _pattern(pattern)) for path, pattern in table.items()) for table in tables)
+
+
+def _rules(*words: str) -> dict[str, Compile]:
+    return dict.fromkeys(words, _rule)
+
+
+_RESULT = (
+    *("code", "value", "unit", "flags", "status", "name", "reference", "measured"),
+    *("alarms", "run", "dilution", "operator", "edited", "comments"),
+)
+_SHAPE: Mapping[str, Words] = {  # the sections that a role may have of its own
+    "specimen": {**_rules("agree", *Specimen.__struct_fields__), "sources": {"*": _text}},
+    "patient": _rules(*Patient.__struct_fields__),
+    "report": _rules("order", "sender", "sent", "comments"),
+    "result": {**_rules(*_RESULT), "record": _text},
+    "control": _rules("material", "lot", "level", "expiry", "target", "sd"),
+}
+_WORDS: Words = {
+    **_SHAPE,
+    "profile": {"model": _text, "vendor": _text, "discipline": _text, "protocol": _one_of("hl7v2", "lis02")},
+    "evidence": {"*": lambda free: free},
+    "link": {
+        "framing": _one_of("mllp", "lis01"),
+        "charset": _charsets,
+        "timezone": _zone,
+        "ends_message": _one_of("L", "eot"),
+        "frame_size": _above_zero(int),
+        "checksum": _one_of(True, False),
+        "timers": dict.fromkeys(TIMERS, _above_zero(int, float)),
+    },
+    "qc": _SHAPE,
+    "roles": dict.fromkeys(_ROLES, _condition),
+    "status": {"*": _text},
+    "value": {
+        "absent": _patterns,
+        "attachment": _patterns,
+        "decimal": _one_of(".", ","),
+        "thousands": _one_of("", ",", ".", " ", "'"),
+    },
+    "times": {"formats": _texts, "null": _texts},
+    "alarms": {"none": _texts, "codes": {"*": {"en": _text, "zh": _text, "do": _one_of("hold", "release")}}},
+    "query": {**_rules("specimens", "tests", "echo", "cancel"), "types": _texts},
+}
+
+
+def _merged(*documents: Mapping[str, Section]) -> dict[str, dict[str, Any]]:
     """Sections merged key by key; the last word wins."""
     whole: dict[str, dict[str, Any]] = {}
     for document in documents:
@@ -401,10 +362,6 @@ def _merged(*documents: Mapping[str, Any]) -> dict[str, dict[str, Any]]:
 def _meant(word: str, known: Iterable[str]) -> str:
     close = difflib.get_close_matches(word, list(known), 1)
     return f"; did you mean {close[0]!r}?" if close else ""
-
-
-def _zone(name: str) -> object:
-    return name and ZoneInfo(name)
 
 
 def _line(text: str, key: str) -> int:

@@ -46,11 +46,11 @@ def build(settings: Settings) -> tuple[Revision, list[str]]:
     Raises RevisionError with every mistake found.
     """
     problems: list[str] = []
-    notices: list[str] = []
-    catalogue = _catalogue(settings, problems)
-    if catalogue is None:
-        raise RevisionError(problems)
-    notices += catalogue.notices
+    try:
+        catalogue = mapping.load_catalogue(folders(settings, "mappings"))
+    except mapping.MappingError as error:
+        raise RevisionError(str(error).splitlines()) from None
+    notices = list(catalogue.notices)
     sources = {"settings": settings.source, "catalogue": catalogue.source}
     analyzers = {}
     for analyzer in settings.analyzers:
@@ -59,28 +59,22 @@ def build(settings: Settings) -> tuple[Revision, list[str]]:
             analyzers[analyzer.name] = rules
             sources[f"profile {rules.profile.name}"] = rules.profile.source
             sources[f"map {analyzer.code_map}"] = rules.codes.source
-    outlets = {}
+    outlets, zone = {}, ZoneInfo(settings.site.timezone)
     for destination in settings.destinations:
         try:
-            outlets[destination.name] = _outlet(destination, catalogue, ZoneInfo(settings.site.timezone))
+            outlets[destination.name] = _outlet(destination, catalogue, zone)
         except (ValueError, LookupError, oru.FormError) as error:
             problems.append(f'destination "{destination.name}": {error}')
-    _check_routes(settings, catalogue, problems)
+    for route in settings.routes:
+        unknown = [test for test in route.tests if test not in catalogue.tests]
+        if unknown:
+            problems.append(f'route to "{route.to}": no such test: {", ".join(unknown)}; write codes of tests.csv')
     if problems:
         raise RevisionError(problems)
     body = msgspec.json.encode({name: source.decode() for name, source in sorted(sources.items())})
     routes = tuple(Route(r.to, frozenset(r.analyzers), frozenset(r.tests)) for r in settings.routes)
-    zone = ZoneInfo(settings.site.timezone)
     digest = hashlib.sha256(body).digest()
     return Revision(digest, body, settings.site.name, zone, catalogue, analyzers, outlets, routes), notices
-
-
-def _catalogue(settings: Settings, problems: list[str]) -> mapping.Catalogue | None:
-    try:
-        return mapping.load_catalogue(folders(settings, "mappings"))
-    except mapping.MappingError as error:
-        problems += [str(one) for one in getattr(error, "errors", None) or [error]]
-        return None
 
 
 def _analyzer(
@@ -95,17 +89,14 @@ def _analyzer(
     try:
         codes = mapping.load_code_map(analyzer.code_map, folders(settings, "mappings"), catalogue)
     except mapping.MappingError as error:
-        problems += [f'analyzer "{analyzer.name}": {one}' for one in getattr(error, "errors", None) or [error]]
+        problems += [f'analyzer "{analyzer.name}": {line}' for line in str(error).splitlines()]
     if profile is None or codes is None:
         return None
-    notices += getattr(codes, "notices", [])
+    notices += [notice for notice in codes.notices if notice not in notices]
     if analyzer.charset:
         profile = msgspec.structs.replace(profile, charsets=(analyzer.charset,))
     zone = ZoneInfo(analyzer.timezone or profile.timezone or settings.site.timezone)
-    verification = settings.verification
-    rules = Rules(
-        verification.auto_release, verification.hold, verification.repeat, verification.stale, verification.duplicate_window
-    )
+    rules = msgspec.convert(settings.verification, Rules, from_attributes=True)
     alarms = profile.alarms
 
     def held_alarm(code: str) -> bool:
@@ -118,7 +109,7 @@ def _analyzer(
         profile,
         zone,
         codes,
-        Verifier(rules, catalogue, held_alarm),
+        Verifier(rules, catalogue, held_alarm, zone),
         analyzer.identity,
         re.compile(analyzer.specimen_pattern) if analyzer.specimen_pattern else None,
         tuple(re.compile(pattern) for pattern in analyzer.qc_ids),
@@ -142,21 +133,5 @@ def _outlet(destination: Destination, catalogue: mapping.Catalogue, zone: ZoneIn
             panel_name=catalogue.panels[panel].name if panel else "",
         )
     settings = destination.oru
-    form = oru.OruForm(
-        version=settings.version,
-        charset=settings.charset,
-        msh18=settings.msh18,
-        obr=settings.obr,
-        units=settings.units,
-        flags=settings.flags,
-        fields=settings.fields,
-        segments=settings.segments,
-    )
+    form = msgspec.convert(settings, oru.OruForm, from_attributes=True)
     return Outlet(destination.name, oru.compile(form, view, zone=zone), settings.resend, settings.wait)
-
-
-def _check_routes(settings: Settings, catalogue: mapping.Catalogue, problems: list[str]) -> None:
-    for route in settings.routes:
-        unknown = [test for test in route.tests if test not in catalogue.tests]
-        if unknown:
-            problems.append(f'route to "{route.to}": no such test: {", ".join(unknown)}; write codes of tests.csv')

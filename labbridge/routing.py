@@ -18,17 +18,10 @@ class Route(msgspec.Struct, frozen=True):
 def destinations(routes: Sequence[Route], analyzer: str, decided: Sequence[Decided]) -> dict[str, list[Decided]]:
     """The results each destination gets; several routes to one destination add up, none sends a result twice."""
     found: dict[str, list[Decided]] = {}
-    for route in routes:
-        if route.analyzers and analyzer not in route.analyzers:
-            continue
-        wanted = [d for d in decided if d.test in route.tests] if route.tests else list(decided)
-        if not wanted:
-            continue
-        known = found.get(route.to)
-        if known is None:
-            found[route.to] = wanted
-        else:
-            indices = {d.index for d in known}
-            known.extend(d for d in wanted if d.index not in indices)
-            known.sort(key=lambda d: d.index)
+    for to in dict.fromkeys(route.to for route in routes):
+        filters = [route.tests for route in routes if route.to == to and (not route.analyzers or analyzer in route.analyzers)]
+        tests = frozenset[str]().union(*filters)
+        wanted = [one for one in decided if one.test in tests] if all(filters) else list(decided)
+        if wanted:
+            found[to] = wanted
     return found

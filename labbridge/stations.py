@@ -3,6 +3,7 @@
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from twisted.internet import defer
 
 from labbridge import profiles
 from labbridge.config import Analyzer, Settings
@@ -55,11 +56,12 @@ class Station:
         for link in list(self._source.links):
             link.hold()
 
-    def stop(self, why: str) -> None:
-        """Closes everything."""
-        self._source.stop()
+    def stop(self, why: str) -> Any:
+        """Closes everything; a Deferred that fires when the port is free."""
+        freed = defer.maybeDeferred(self._source.stop)
         for link in list(self._source.links):
             link.close(why)
+        return freed
 
     def adapt(self, settings: Settings) -> bool:
         """Takes a changed configuration on without touching the links; False when the links must change."""
@@ -89,7 +91,8 @@ class Station:
 
     def _refusal(self, payload: bytes) -> bytes:
         compiled, clock = self.daemon.revision, self.daemon.clock
-        return b"".join(refusal(payload, Moment.of(clock(), compiled.zone, self.daemon.intake.entropy)))
+        replies = refusal(payload, Moment.of(clock(), compiled.zone, self.daemon.intake.entropy))
+        return b"\x1c\r\x0b".join(replies)  # each in a block of its own
 
     # -- what the links say --------------------------------------------------------------------------------------
 

@@ -5,10 +5,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from prometheus_client import CONTENT_TYPE_LATEST, generate_latest
+from twisted.internet.error import CannotListenError
 from twisted.web.resource import Resource
 from twisted.web.server import Site
 
 from labbridge.config import Address
+from labbridge.links.tcp import ListenError
 
 if TYPE_CHECKING:
     from labbridge.daemon import Daemon
@@ -29,7 +31,10 @@ class Page(Resource):
 
 
 def listen(reactor: Any, address: Address, daemon: "Daemon") -> Any:
-    """Opens the port: all counters in Prometheus' text format, and 200 while the store commits (else 503)."""
+    """Opens the port: all counters in Prometheus' text format, and 200 while the store commits (else 503).
+
+    Raises ListenError.
+    """
 
     def metrics(request: Any) -> bytes:
         for outbox in daemon.outboxes.values():
@@ -49,4 +54,8 @@ def listen(reactor: Any, address: Address, daemon: "Daemon") -> Any:
     root.putChild(b"healthz", Page(health))
     site: Any = Site(root)
     site.noisy = False
-    return reactor.listenTCP(address.port, site, interface=address.host)
+    try:
+        return reactor.listenTCP(address.port, site, interface=address.host)
+    except CannotListenError as error:
+        why = error.socketError.strerror or str(error.socketError)
+        raise ListenError(f"cannot listen on {address}: {why.lower()} - choose another port") from error

@@ -5,6 +5,7 @@ import json
 import os
 import random
 import re
+import select
 import signal
 import socket
 import socketserver
@@ -222,6 +223,7 @@ class Hospital:
     def __init__(self, port: int, answer: Callable[[bytes], str | bytes | None] = lambda message: "AA") -> None:
         self.port = port
         self.answer = answer
+        self.greeting = b""  # sent to whoever connects
         self.messages: list[tuple[str, bytes]] = []
         self.lock = threading.Lock()
         self._server: socketserver.ThreadingTCPServer | None = None
@@ -247,6 +249,7 @@ class Hospital:
     def _serve(self, connection: socket.socket) -> None:
         connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         self._open.add(connection)
+        connection.sendall(self.greeting)
         buffer = b""
         with contextlib.suppress(OSError):
             while data := connection.recv(65536):
@@ -293,7 +296,7 @@ def field(message: bytes, segment: bytes, number: int) -> str:
     if found is None:
         return ""
     fields = found[1].split(b"|")
-    return fields[number - 1].decode() if len(fields) >= number else ""
+    return fields[number - 1].decode("utf-8", "backslashreplace") if len(fields) >= number else ""
 
 
 def oru(specimen: str, number: int, results: list[tuple[str, str, str]], stamp: str = "20261121101500") -> bytes:
@@ -353,6 +356,10 @@ class MllpClient:
         block, self._buffer = self._buffer.split(END, 1)
         return block[block.find(START) + 1 :]
 
+    def waiting(self) -> bool:
+        """Whether anything has come that was not taken."""
+        return bool(self._buffer or select.select([self._socket], [], [], 0)[0])
+
     def close(self) -> None:
         """Hangs up."""
         self._socket.close()
@@ -368,8 +375,16 @@ class AstmClient:
 
     def raw(self, data: bytes) -> bytes:
         """Sends bytes as they are and returns the next byte of the host."""
+        self.write(data)
+        return self.read()
+
+    def write(self, data: bytes) -> None:
+        """Sends bytes as they are."""
         self._socket.sendall(data)
-        return self._byte()
+
+    def waiting(self) -> bool:
+        """Whether the host has said anything."""
+        return bool(select.select([self._socket], [], [], 0)[0])
 
     def send(self, records: list[str]) -> bool:
         """Sends a message; whether its last frame was acknowledged."""
@@ -392,18 +407,19 @@ class AstmClient:
     def receive(self) -> list[str]:
         """Takes one message of the host's own, frame by frame; returns its records."""
         text = b""
-        assert self._byte() == ENQ
+        assert self.read() == ENQ
         self._socket.sendall(ACK)
-        while (first := self._byte()) == STX:
+        while (first := self.read()) == STX:
             body = b""
             while not body.endswith(b"\r\n"):
-                body += self._byte()
+                body += self.read()
             text += body[1:-5]
             self._socket.sendall(ACK)
         assert first == EOT
         return text.decode().split("\r")[:-1]
 
-    def _byte(self) -> bytes:
+    def read(self) -> bytes:
+        """The next byte of the host; raises ConnectionError at the end."""
         data = self._socket.recv(1)
         if not data:
             raise ConnectionError("closed")

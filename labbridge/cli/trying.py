@@ -151,6 +151,8 @@ def init(folder: Annotated[Path, typer.Argument(help="A new folder.")]) -> None:
     (folder / "mappings").mkdir()
     text = revision.packaged("config.example.toml").read_text("utf-8")
     text = text.replace("auto_release = true", "auto_release = false")
+    for line in ("[library]", 'analyzers = "analyzers"', 'mappings = "mappings"'):
+        text = text.replace(f"\n# {line}", f"\n{line}", 1)
     (folder / "labbridge.toml").write_text(text, "utf-8")
     for name in ("tests.csv", "limits.csv", "panels.csv"):
         shutil.copyfile(revision.packaged("mappings") / name, folder / "mappings" / name)

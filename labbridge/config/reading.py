@@ -6,20 +6,25 @@ work of ``checks``.
 
 import difflib
 import ipaddress
+import json
 import re
+import tomllib
 import urllib.parse
 import zoneinfo
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from types import NoneType
-from typing import Any, Literal, NamedTuple, get_args, get_origin
+from typing import Any, Literal, get_args, get_origin
 
 import msgspec
 
-from labbridge.config.settings import SQLITE, Address, Charset, Count, DatabaseUrl, Duration, Network, Regex, Setting, Wait, Zone
+from labbridge.config import settings as kinds
+from labbridge.config.settings import SQLITE, Address, Setting
 
 KeyPath = tuple[str | int, ...]
-Mistake = tuple[KeyPath, str, str]  # where, what is wrong, what to write instead
+Mistake = tuple[KeyPath, str]  # where; what is wrong, and what to write instead
+
+_NOT_YET = "serial lines, folders and TLS are not supported yet: use TCP, through a device server or a tunnel where need be"
 
 
 class Reader:
@@ -32,12 +37,13 @@ class Reader:
     def struct(self, kind: Any, data: Any, at: KeyPath) -> Any:
         """One table as ``kind``, or None when anything in it is wrong."""
         if not isinstance(data, dict):
-            return self._wrong(at, f"expected a table, got {_shown(data)}", f"write [{dotted(at)}]")
+            return self._wrong(at, f"expected a table [{dotted(at)}], got {_shown(data)}")
         known = {field.encode_name: field for field in msgspec.structs.fields(kind)}
         before = len(self.mistakes)
-        for key in data:
-            if key not in known:
-                self._wrong((*at, key), "unknown key", _known_instead(key, known))
+        for key in data.keys() - known.keys():
+            close = difflib.get_close_matches(key, known, 1)
+            remedy = f'did you mean "{close[0]}"?' if close else f"known are: {', '.join(known)}"
+            self._wrong((*at, key), f"unknown key - {_NOT_YET if key in ('serial', 'folder', 'tls') else remedy}")
         values = {}
         for key, field in known.items():
             if key in data:
@@ -45,143 +51,90 @@ class Reader:
             elif _is_table(field.type):
                 values[field.name] = self.struct(field.type, {}, (*at, key))
             elif field.required:
-                self._wrong((*at, key), "missing", f"add {key} = {_LEAVES[field.type].example}")
-            elif field.type in (Path, DatabaseUrl):
+                self._wrong((*at, key), f"missing - add {_LEAVES[field.type][1]}")
+            elif field.type in (Path, kinds.DatabaseUrl):
                 values[field.name] = self._value(field.type, str(field.default), (*at, key))
         return kind(**values) if len(self.mistakes) == before else None
 
     def _value(self, kind: Any, raw: Any, at: KeyPath) -> Any:
-        choices = get_args(kind)
-        if NoneType in choices:
-            kind = next(choice for choice in choices if choice is not NoneType)
+        choices, origin = get_args(kind), get_origin(kind)
         if kind in _LEAVES:
             return self._leaf(kind, raw, at)
         if _is_table(kind):
             return self.struct(kind, raw, at)
-        if get_origin(kind) is Literal:
-            if raw in choices:
-                return raw
+        if NoneType in choices:
+            return self._value(choices[0], raw, at)
+        if origin is Literal:
             words = " or ".join(f'"{choice}"' for choice in choices)
-            return self._wrong(at, f"expected {words}, got {_shown(raw)}", f'write e.g. "{choices[0]}"')
-        if get_origin(kind) is tuple:
-            if isinstance(raw, list):
-                return tuple(self._value(choices[0], item, (*at, index)) for index, item in enumerate(raw))
-            example = f"[[{dotted(at)}]]" if _is_table(choices[0]) else '["...", "..."]'
-            return self._wrong(at, f"expected a list, got {_shown(raw)}", f"write {example}")
-        if isinstance(raw, dict):
-            return {key: self._leaf(str, item, (*at, key)) for key, item in raw.items()}
-        return self._wrong(at, f"expected a table, got {_shown(raw)}", 'write e.g. {"OBR-3" = "{specimen.id}"}')
+            return raw if raw in choices else self._wrong(at, f"expected {words}, got {_shown(raw)}")
+        if origin is tuple and isinstance(raw, list):
+            return tuple(self._value(choices[0], item, (*at, index)) for index, item in enumerate(raw))
+        if origin is dict and isinstance(raw, dict):
+            return {self._leaf(choices[0], key, (*at, key)): self._leaf(choices[1], raw[key], (*at, key)) for key in raw}
+        like = '{"OBR-3" = "..."}' if origin is dict else f"[[{dotted(at)}]]" if _is_table(choices[0]) else '["...", "..."]'
+        return self._wrong(at, f"expected {like}, got {_shown(raw)}")
 
     def _leaf(self, kind: Any, raw: Any, at: KeyPath) -> Any:
-        leaf = _LEAVES[kind]
-        what = ""
-        if type(raw) is leaf.written:
+        written, expected, read = _LEAVES[kind]
+        detail = ""
+        if type(raw) is written:
             try:
-                return leaf.read(raw, self.folder)
-            except ValueError as error:
-                what = str(error)
-        what = what or f"expected {leaf.expected}, got {_shown(raw, secret=kind is DatabaseUrl)}"
-        return self._wrong(at, what, f"write e.g. {leaf.example}")
+                value = read(raw)
+                if kind is kinds.DatabaseUrl and value.startswith(SQLITE):
+                    return SQLITE + str(self.folder / value.removeprefix(SQLITE))
+                return self.folder / value if kind is Path else value
+            except (ValueError, LookupError, OSError, re.error) as error:
+                detail = f" ({error})" if str(error) else ""
+        return self._wrong(at, f"expected {expected}, got {'another' if kind is kinds.DatabaseUrl else _shown(raw)}{detail}")
 
-    def _wrong(self, at: KeyPath, message: str, remedy: str) -> None:
-        self.mistakes.append((at, message, remedy))
+    def _wrong(self, at: KeyPath, message: str) -> None:
+        self.mistakes.append((at, message))
 
 
 def _is_table(kind: Any) -> bool:
-    return isinstance(kind, type) and issubclass(kind, Setting) and kind is not Address
+    return isinstance(kind, type) and issubclass(kind, Setting)
 
 
-_NOT_YET = {
-    "serial": "serial lines are not supported yet: use a serial device server, with listen or connect",
-    "folder": "folders are not supported yet: let the analyzer send over TCP, with listen or connect",
-    "tls": "TLS is not supported yet: keep the link on a network of its own, or in a tunnel",
-}
+def _shown(raw: Any) -> str:
+    """A value as a person wrote it, unless it may hold a password."""
+    text = json.dumps(raw, ensure_ascii=False, default=str)
+    return "***" if "@" in text or "://" in text else text[:60]
 
 
-def _known_instead(key: str, known: Iterable[str]) -> str:
-    close = difflib.get_close_matches(key, known, 1)
-    return _NOT_YET.get(key) or (f'did you mean "{close[0]}"?' if close else f"known are: {', '.join(known)}")
-
-
-def _shown(raw: Any, *, secret: bool = False) -> str:
-    """A value as a person wrote it, without what may be a password."""
-    if isinstance(raw, str):
-        if (secret or "@" in raw or "://" in raw) and not raw.startswith("sqlite:") and (":" in raw or "@" in raw):
-            raw = f"{raw.partition(':')[0]}:***" if ":" in raw else "***"
-        return f'"{raw[:60]}"'
-    if isinstance(raw, bool):
-        return str(raw).lower()
-    return "a list" if isinstance(raw, list) else "a table" if isinstance(raw, dict) else str(raw)
-
-
-# -- how each kind of value is written; a ValueError without text gets the usual message ---------------------------
+# -- how each kind of value is written -----------------------------------------------------------------------------
 
 
 def duration(text: str) -> float:
     """Seconds of a duration: digits, perhaps a decimal point, and one of ms, s, m, h, d; raises ValueError."""
     match = re.fullmatch(r"([0-9]{1,9}(?:\.[0-9]{1,9})?)(ms|s|m|h|d)", text)
-    if match is None:
+    if match is None or not float(match[1]):
         raise ValueError
-    number, unit = float(match[1]), match[2]
-    return number / 1000 if unit == "ms" else number * {"s": 1, "m": 60, "h": 3600, "d": 86400}[unit]
+    return float(match[1]) * {"ms": 0.001, "s": 1, "m": 60, "h": 3600, "d": 86400}[match[2]]
 
 
-def _wait(text: str, _: Path) -> float | None:
-    if text == "send":
-        return None
-    if not text.startswith("wait:"):
-        raise ValueError
-    return duration(text.removeprefix("wait:"))
+def _wait(text: str) -> float | None:
+    word, _, wait = text.partition(":")
+    return None if text == "send" else duration(wait if word == "wait" else "")
 
 
-def _count(number: int, _: Path) -> int:
+def _count(number: int) -> int:
     if not 1 <= number <= 1000:
         raise ValueError
     return number
 
 
-def _address(text: str, _: Path) -> Address:
-    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):([0-9]+)", text)
-    if match is None:
+def _address(text: str) -> Address:
+    match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):([0-9]{1,5})", text)
+    if match is None or not 1 <= int(match[3]) <= 65535:
         raise ValueError
-    if not 1 <= int(match[3]) <= 65535:
-        raise ValueError(f"port {match[3]} is not between 1 and 65535")
     return Address(str(ipaddress.IPv6Address(match[1])) if match[1] else match[2], int(match[3]))
 
 
-def _regex(text: str, _: Path) -> str:
-    try:
-        re.compile(text)
-    except re.error as error:
-        raise ValueError(f'"{text}" is not a regular expression: {error}') from error
-    return text
-
-
-def _network(text: str, _: Path) -> str:
-    return str(ipaddress.ip_network(text))
-
-
-def _zone(text: str, _: Path) -> str:
-    try:
-        return zoneinfo.ZoneInfo(text).key
-    except (zoneinfo.ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise ValueError(f'unknown time zone "{text}"') from error
-
-
-def _charset(text: str, _: Path) -> str:
-    try:
-        "".encode(text)
-    except (LookupError, ValueError) as error:
-        raise ValueError(f'unknown character set "{text}"') from error
-    return text
-
-
-def _database(text: str, folder: Path) -> str:
+def _database(text: str) -> str:
     if text.startswith(SQLITE):
-        name = text.removeprefix(SQLITE)
-        if not name or name == ":memory:" or "?" in name:
+        if text.removeprefix(SQLITE) in ("", ":memory:") or "?" in text:
             raise ValueError
-        return SQLITE + str(folder / name)
+        return text
     scheme, _, rest = text.partition("://")
     try:
         parts = urllib.parse.urlsplit("//" + rest)
@@ -193,77 +146,66 @@ def _database(text: str, folder: Path) -> str:
     return f"postgresql+psycopg://{rest}"
 
 
-class _Leaf(NamedTuple):
-    """How one kind of value is written in TOML, and read."""
+def _fits(pattern: str) -> Callable[[str], str]:
+    def read(text: str) -> str:
+        if not re.fullmatch(pattern, text):
+            raise ValueError
+        return text
 
-    written: type
-    expected: str
-    example: str
-    read: Callable[[Any, Path], Any]
+    return read
 
 
-_DATABASES = '"sqlite:///labbridge.db" or "postgresql+psycopg://user:password@host/labbridge"'
-_LEAVES: dict[Any, _Leaf] = {
-    str: _Leaf(str, "text in quotes", '"..."', lambda raw, _: raw),
-    bool: _Leaf(bool, "true or false", "true", lambda raw, _: raw),
-    Path: _Leaf(str, "a path in quotes", '"mappings"', lambda raw, folder: folder / raw),
-    Duration: _Leaf(str, "a duration", '"30s", "10m" or "72h"', lambda raw, _: duration(raw)),
-    Wait: _Leaf(str, '"send" or a wait', '"wait:30m"', _wait),
-    Count: _Leaf(int, "a whole number from 1 to 1000", "4", _count),
-    Address: _Leaf(str, '"host:port"', '"127.0.0.1:5001"', _address),
-    Network: _Leaf(str, "a network or an address", '"192.168.10.0/24"', _network),
-    Regex: _Leaf(str, "a regular expression", "'^[0-9]{8,14}$', in single quotes", _regex),
-    Zone: _Leaf(str, "a time zone", '"Asia/Shanghai"', _zone),
-    Charset: _Leaf(str, "a character set", '"UTF-8" or "GB18030"', _charset),
-    DatabaseUrl: _Leaf(str, "the URL of an SQLite file or a PostgreSQL database", _DATABASES, _database),
+# The type in TOML, what is expected, and what makes it a value; its ValueErrors without text are said by "expected".
+_LEAVES: dict[Any, tuple[type, str, Callable[[Any], Any]]] = {
+    str: (str, "text in quotes", str),
+    bool: (bool, "true or false", bool),
+    Path: (str, "a path in quotes", str),
+    kinds.Name: (str, 'a name of letters, digits, . _ - such as "xn-1"', _fits(r"[\w.-]{1,40}")),
+    kinds.Duration: (str, 'a duration such as "30s", "10m" or "72h"', duration),
+    kinds.Wait: (str, '"send" or a wait such as "wait:30m"', _wait),
+    kinds.Count: (int, "a whole number from 1 to 1000", _count),
+    Address: (str, 'an address such as "127.0.0.1:5001"', _address),
+    kinds.Network: (str, 'a network or an address such as "192.168.10.0/24"', lambda text: str(ipaddress.ip_network(text))),
+    kinds.Regex: (str, "a regular expression in single quotes such as '^[0-9]{8,14}$'", lambda text: re.compile(text).pattern),
+    kinds.Zone: (str, 'a time zone such as "Asia/Shanghai"', lambda text: zoneinfo.ZoneInfo(text).key),
+    kinds.Charset: (str, 'a character set such as "UTF-8" or "GB18030"', lambda text: "A".encode(text) and text),
+    kinds.Field: (str, 'a field of HL7 such as "OBR-3" or "PID-3.1"', _fits(r"[A-Z][A-Z0-9]{2}-[1-9][0-9]?(\.[1-9][0-9]?){0,2}")),
+    kinds.Segment: (str, 'a segment of HL7 such as "ZLB|{specimen.id}"', _fits(r"[A-Z][A-Z0-9]{2}\|.*")),
+    kinds.DatabaseUrl: (str, '"sqlite:///labbridge.db" or "postgresql+psycopg://user:password@host/labbridge"', _database),
 }
 
 
 # -- lines ---------------------------------------------------------------------------------------------------------
 
-_TOKEN = re.compile(r'#[^\n]*|"""(?:\\.|[^\\])*?"""|\'\'\'.*?\'\'\'|"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|[\[{]|[\]}]|\n', re.DOTALL)
-_KEY = r'"(?:\\.|[^"\\\n])*"|\'[^\'\n]*\'|[\w-]+'
-_HEAD = re.compile(rf"\s*(\[\[?)?\s*((?:{_KEY})(?:\s*\.\s*(?:{_KEY}))*)")
-
 
 def locate(text: str) -> dict[KeyPath, int]:
-    """The line of every key and heading of a valid TOML text; keys inside inline tables have their statement's."""
+    """The line of every key and heading of a valid TOML text, which tomllib reads here one statement after the other.
+
+    Keys inside inline tables have their statement's.
+    """
     found: dict[KeyPath, int] = {}
-    count: dict[KeyPath, int] = {}
+    last: dict[KeyPath, int] = {}  # of each array of tables: the index of its last one
     table: KeyPath = ()
-    for line, statement in _statements(text):
-        head = _HEAD.match(statement)
-        if head is None:
+    statement = ""
+    for number, line in enumerate(text.split("\n"), 1):
+        statement += line + "\n"
+        try:
+            value: Any = tomllib.loads(statement)
+        except tomllib.TOMLDecodeError:  # it goes on in the next line
             continue
-        keys = [key.strip("\"'") for key in re.findall(_KEY, head[2])]
-        at = () if head[1] else table
-        for index, key in enumerate(keys):
+        start, heading, statement = number + 1 - statement.count("\n"), statement.lstrip().startswith("["), ""
+        at = () if heading else table
+        while isinstance(value, dict) and value:
+            key, value = next(iter(value.items()))
             at = (*at, key)
-            found.setdefault(at, line)
-            if at in count and not (head[1] == "[[" and index == len(keys) - 1):
-                at = (*at, count[at])
-        if head[1] == "[[":
-            count[at] = count.get(at, -1) + 1
-            at = (*at, count[at])
-            found[at] = line
-        if head[1]:
-            table = at
+            found.setdefault(at, start)
+            if isinstance(value, list) and heading:
+                last[at] = last.get(at, -1) + 1
+                found[*at, last[at]] = start
+            if at in last:
+                at = (*at, last[at])
+        table = at if heading else table
     return found
-
-
-def _statements(text: str) -> Iterator[tuple[int, str]]:
-    """Each statement with the number of its first line: what ends at a line break outside of brackets and strings."""
-    start, line, depth = 0, 1, 0
-    for token in _TOKEN.finditer(text + "\n"):
-        sign = token.group()
-        if sign in "[{":
-            depth += 1
-        elif sign in "]}":
-            depth -= 1
-        elif sign == "\n" and depth == 0:
-            yield line, text[start : token.start()]
-            line += text.count("\n", start, token.end())
-            start = token.end()
 
 
 def line_of(at: KeyPath, lines: dict[KeyPath, int]) -> int:

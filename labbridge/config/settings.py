@@ -4,9 +4,9 @@ The marked types (``Duration``, ``Regex`` ...) are plain floats and texts here; 
 """
 
 import urllib.parse
-from collections.abc import Iterable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any, Literal, Protocol, TypeVar
+from typing import Annotated, Literal, TypeVar
 
 import msgspec
 
@@ -18,15 +18,18 @@ Network = Annotated[str, "network"]  # "10.1.0.0/16", or one address
 Zone = Annotated[str, "zone"]  # IANA name
 Charset = Annotated[str, "charset"]  # as Python's codecs name it
 DatabaseUrl = Annotated[str, "url"]
+Name = Annotated[str, "name"]
+Field = Annotated[str, "field"]  # "OBR-3" or "PID-3.1"
+Segment = Annotated[str, "segment"]
 
 SQLITE = "sqlite:///"
 
 
-class Setting(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
+class Setting(msgspec.Struct, frozen=True):
     """Base of every section: immutable, compared by value, so that a reload sees what changed."""
 
 
-class Address(Setting, frozen=True):
+class Address(msgspec.Struct, frozen=True):
     """A TCP address, written "host:port" or "[ipv6]:port"."""
 
     host: str
@@ -81,7 +84,7 @@ class Timers(Setting, frozen=True):
 class Analyzer(Setting, frozen=True):
     """``[[analyzer]]``: one device and how it is connected."""
 
-    name: str
+    name: Name
     profile: str
     mapping: str = ""  # read it through ``code_map``
     listen: Address | None = None  # exactly one of listen and connect
@@ -112,8 +115,8 @@ class OruSettings(Setting, frozen=True, rename={"wait": "partial"}):
     wait: Wait = None  # ``partial``: how long a report waits for its held results; None: it leaves without them
     resend: Literal["changed", "cumulative"] = "changed"
     flags: Literal["computed", "analyzer"] = "computed"
-    fields: dict[str, str] = {}  # "OBR-3" = "{specimen.id}"
-    segments: tuple[str, ...] = ()
+    fields: dict[Field, str] = {}
+    segments: tuple[Segment, ...] = ()
 
 
 class Answers(Setting, frozen=True, rename={"ae": "AE", "ar": "AR"}):
@@ -128,7 +131,7 @@ class Answers(Setting, frozen=True, rename={"ae": "AE", "ar": "AR"}):
 class Destination(Setting, frozen=True):
     """``[[destination]]``: one hospital system."""
 
-    name: str
+    name: Name
     connect: Address
     protocol: Literal["hl7v2"] = "hl7v2"
     connections: Count = 1
@@ -194,8 +197,10 @@ class Settings(Setting, frozen=True, rename={"analyzers": "analyzer", "destinati
         """The rules in normal form (sorted JSON), for the revision: what shapes a result, no address and no secret."""
         rules = {
             "site": self.site,
-            "analyzers": [_only(analyzer, _ANALYZER_RULES) for analyzer in self.analyzers],
-            "destinations": [_only(destination, _DESTINATION_RULES) for destination in self.destinations],
+            "analyzers": [{name: getattr(analyzer, name) for name in _ANALYZER_RULES} for analyzer in self.analyzers],
+            "destinations": [
+                {name: getattr(destination, name) for name in _DESTINATION_RULES} for destination in self.destinations
+            ],
             "routes": self.routes,
             "verification": self.verification,
         }
@@ -205,23 +210,9 @@ class Settings(Setting, frozen=True, rename={"analyzers": "analyzer", "destinati
 _ANALYZER_RULES = ("name", "profile", "code_map", "specimen_pattern", "identity", "qc_ids", "charset", "timezone")
 _DESTINATION_RULES = ("name", "protocol", "codes", "oru")
 
-
-def _only(setting: Setting, names: Sequence[str]) -> dict[str, Any]:
-    return {name: getattr(setting, name) for name in names}
+N = TypeVar("N", Analyzer, Destination)
 
 
-class Named(Protocol):
-    """An analyzer or a destination."""
-
-    @property
-    def name(self) -> str:
-        """What people call it."""
-
-
-N = TypeVar("N", bound=Named)
-
-
-def changes(old: Iterable[N], new: Iterable[N]) -> tuple[list[N], list[N]]:
+def changes(old: Sequence[N], new: Sequence[N]) -> tuple[list[N], list[N]]:
     """What a reload must stop and what it must start: gone or changed, changed or new; the rest is left alone."""
-    before, after = list(old), list(new)
-    return [item for item in before if item not in after], [item for item in after if item not in before]
+    return [item for item in old if item not in new], [item for item in new if item not in old]

@@ -60,7 +60,7 @@ def read_answer(payload: bytes) -> HisAnswer:
     texts = [msa.component(3)]
     for err in message.all("ERR"):
         errors.append(err.component(3))
-        errors += [err.component(1, 4, rep=rep) for rep in range(1, len(err.repeats(1)) + 1)]
+        errors += [err.component(1, 4, rep=rep + 1) for rep in range(len(err.field(1).split(message.delimiters.repeat)))]
         texts += [err.component(8), err.component(7), err.component(3, 2)]
     found = dict.fromkeys(code.strip() for code in errors)
     found.pop("", None)

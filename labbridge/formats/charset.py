@@ -10,61 +10,34 @@ from functools import lru_cache
 
 from labbridge.model import Reason
 
-_ESC = b"\x1b"
 _HEADER_BYTES = 65536
 # No text of an ISO 8859 set has these: they tell UTF-8 or a Windows code page under a wrong name.
 _C1 = re.compile("[\x80-\x9f]")
 _UNREADABLE = re.compile(r"UTF.?(16|32)|CNS", re.IGNORECASE)
 
-# HL7 table 0211 and its aliases, written without blanks, dashes and slashes. The code extensions of ISO 2022 (Japanese
-# senders repeat MSH-18 for them) are one codec.
-NAMES = {
-    "ASCII": "ascii",
-    "USASCII": "ascii",
-    "ISOIR6": "ascii",
-    "ISOIR100": "iso8859-1",
-    "LATIN1": "iso8859-1",
-    "ISOIR13": "shift_jis",
-    "ISOIR14": "iso2022_jp_ext",
-    "ISOIR87": "iso2022_jp_ext",
-    "ISOIR159": "iso2022_jp_ext",
-    "SHIFTJIS": "shift_jis",
-    "SJIS": "shift_jis",
-    "CP932": "cp932",
-    "EUCJP": "euc_jp",
-    "GB180302000": "gb18030",
-    "GB18030": "gb18030",
-    "GBK": "gbk",
-    "CP936": "gbk",
-    "GB2312": "gb2312",
-    "KSX1001": "euc_kr",
-    "EUCKR": "euc_kr",
-    "CP949": "cp949",
-    "BIG5": "big5",
-    "CP950": "cp950",
-    "BIG5HKSCS": "big5hkscs",
-    "UNICODE": "utf-8",
-    "UNICODEUTF8": "utf-8",
-    "UTF8": "utf-8",
+# Python's codec: its name in HL7 table 0211 (its own where the table has none), and what else it is called, blanks,
+# dashes and slashes left out. The code extensions of ISO 2022 (Japanese senders repeat MSH-18 for them) are one codec.
+_SETS: dict[str, tuple[str, ...]] = {
+    "ascii": ("ASCII", "USASCII", "ISOIR6"),
+    "utf-8": ("UNICODE UTF-8", "UNICODE", "UTF8"),
+    "gb18030": ("GB 18030-2000", "GB18030"),
+    "gbk": ("GB 18030-2000", "GBK", "CP936"),
+    "gb2312": ("GB 18030-2000", "GB2312"),
+    "big5": ("BIG-5",),
+    "big5hkscs": ("BIG5-HKSCS",),
+    "cp950": ("CP950",),
+    "euc_kr": ("KS X 1001", "EUCKR"),
+    "cp949": ("CP949",),
+    "shift_jis": ("ISO IR13", "SHIFTJIS", "SJIS"),
+    "cp932": ("CP932",),
+    "euc_jp": ("EUC-JP",),
+    "iso2022_jp_ext": ("ISO IR87", "ISOIR14", "ISOIR159"),
+    "iso8859-1": ("8859/1", "ISO88591", "ISOIR100", "LATIN1"),
+    **{f"iso8859-{part}": (f"8859/{part}", f"ISO8859{part}") for part in (*range(2, 10), 15)},
+    **{f"cp{page}": (f"CP{page}", f"WINDOWS{page}") for page in range(1250, 1259)},
 }
-for _part in (*range(1, 10), 15):
-    NAMES[f"8859{_part}"] = NAMES[f"ISO8859{_part}"] = f"iso8859-{_part}"
-for _page in range(1250, 1259):
-    NAMES[f"CP{_page}"] = NAMES[f"WINDOWS{_page}"] = f"cp{_page}"
-
 # Senders that name the older set use characters of the newer one, which contains it.
 _READ_AS = {"gb2312": "gb18030", "gbk": "gb18030"}
-_TABLE_0211 = {
-    "ascii": "ASCII",
-    "utf-8": "UNICODE UTF-8",
-    "gb18030": "GB 18030-2000",
-    "gbk": "GB 18030-2000",
-    "gb2312": "GB 18030-2000",
-    "euc_kr": "KS X 1001",
-    "big5": "BIG-5",
-    "shift_jis": "ISO IR13",
-    "iso2022_jp_ext": "ISO IR87",
-}
 
 
 def decode(payload: bytes, default: Sequence[str] = ()) -> tuple[str, Reason | None]:
@@ -74,23 +47,24 @@ def decode(payload: bytes, default: Sequence[str] = ()) -> tuple[str, Reason | N
     ``default`` alone. A declared set that the bytes contradict, or none, gives way to the defaults in their order, each
     strictly; ASCII is the standard's own default. Where nothing fits: the text with backslash escapes, and the reason
     ``undecodable`` (charset, offset of the first wrong byte) or ``unsupported-charset`` (charset): UTF-16 and UTF-32
-    collide with the framing, and Python has no codec for CNS 11643-1992. Raises
-    LookupError for an unknown name in ``default``.
+    collide with the framing, and Python has no codec for CNS 11643-1992. Raises LookupError for an unknown name in
+    ``default``.
     """
     name = _declared(payload) if payload[:3] == b"MSH" else ""
     if _UNREADABLE.search(name):
         return payload.decode("ascii", "backslashreplace"), Reason("unsupported-charset", {"charset": name})
-    if payload.isascii() and _ESC not in payload:
+    if payload.isascii() and b"\x1b" not in payload:
         return payload.decode("ascii"), None
-    declared = _understood(name)
+    # Of several repeats (code extensions) the last one.
+    declared = NAMES.get(_plain(name.rpartition("~")[2]), "")
     for candidate in (declared or "ascii", *map(codec, default)):
-        text = _strictly(payload, candidate)
+        text, _ = _strictly(payload, candidate)
         if text is not None:
             return text, None
     text = payload.decode(declared or "ascii", "backslashreplace")
     if name and not declared:
         return text, Reason("unsupported-charset", {"charset": name})
-    offset = _first_wrong(payload, declared or "ascii")
+    _, offset = _strictly(payload, declared or "ascii")
     return text, Reason("undecodable", {"charset": name or "ASCII", "offset": str(offset)})
 
 
@@ -99,6 +73,7 @@ def encode(text: str, name: str) -> bytes:
     return text.encode(codec(name))
 
 
+@lru_cache(maxsize=256)
 def codec(name: str) -> str:
     """Python's codec for a character set by any of its names; raises LookupError."""
     found = NAMES.get(_plain(name))
@@ -108,10 +83,16 @@ def codec(name: str) -> str:
 
 
 def table_name(name: str) -> str:
-    """What MSH-18 calls this set (HL7 table 0211); the name itself where the table has none. Raises LookupError."""
-    found = codec(name)
-    part = found.removeprefix("iso8859-")
-    return f"8859/{part}" if part != found else _TABLE_0211.get(found, name)
+    """What MSH-18 calls this set (HL7 table 0211); Python's name where the table has none. Raises LookupError."""
+    return _SETS[codec(name)][0]
+
+
+def _plain(name: str) -> str:
+    return re.sub("[^A-Z0-9]", "", name.upper())
+
+
+# Reversed, because the first of those that share a name is meant by it.
+NAMES = {_plain(name): codec for codec, names in reversed(_SETS.items()) for name in names}
 
 
 def _declared(payload: bytes) -> str:
@@ -122,28 +103,11 @@ def _declared(payload: bytes) -> str:
     return fields[17].decode("ascii", "replace").strip(" ~")[:40] if len(fields) > 17 else ""
 
 
-@lru_cache(maxsize=256)
-def _understood(name: str) -> str:
-    """The codec of MSH-18, of several repeats that of the last; empty for none and for an unknown name."""
-    return NAMES.get(_plain(name.rpartition("~")[2]), "")
-
-
-def _plain(name: str) -> str:
-    return re.sub("[^A-Z0-9]", "", name.upper())
-
-
-def _strictly(payload: bytes, codec_name: str) -> str | None:
+def _strictly(payload: bytes, codec: str) -> tuple[str | None, int]:
+    """The text, or where its first wrong byte stands."""
     try:
-        text = payload.decode(_READ_AS.get(codec_name, codec_name))
-    except UnicodeDecodeError:
-        return None
-    return None if codec_name.startswith("iso8859") and _C1.search(text) else text
-
-
-def _first_wrong(payload: bytes, codec_name: str) -> int:
-    try:
-        text = payload.decode(_READ_AS.get(codec_name, codec_name))
+        text = payload.decode(_READ_AS.get(codec, codec))
     except UnicodeDecodeError as error:
-        return error.start
-    found = _C1.search(text)
-    return found.start() if found else 0
+        return None, error.start
+    wrong = _C1.search(text) if codec.startswith("iso8859") else None
+    return (text, 0) if wrong is None else (None, wrong.start())

@@ -1,8 +1,8 @@
 """The pipe encoding of HL7 v2 (ER7), read lazily and in linear time.
 
-Text comes in, segments come out; each is split into fields when one of them is first asked for, and an escape is
-resolved only after its component was cut out. Nothing here knows what a segment means: that is ``hl7v2``'s part.
-``messages`` works on bytes, before any character set is known, and takes batches apart.
+Text comes in, segments come out; each is split into fields when it is first asked for, and an escape is resolved only
+after its component was cut out. Nothing here knows what a segment means: that is ``hl7v2``'s part. ``messages`` works
+on bytes, before any character set is known, and takes batches apart.
 """
 
 import re
@@ -11,8 +11,6 @@ from functools import lru_cache
 from typing import NamedTuple
 
 from labbridge.model import Reason, RemoteProtocolError
-
-Decode = Callable[[bytes], str]
 
 
 class Delimiters(NamedTuple):
@@ -26,40 +24,25 @@ class Delimiters(NamedTuple):
 
 
 DEFAULT = Delimiters()
+_HEADERS = frozenset(("MSH", "FHS", "BHS"))
 
 
 class Segment:
-    """One segment: its name and its raw text; fields are numbered as in the standard."""
+    """One segment: its name, its raw text and its raw fields, ``fields[n]`` being field n as in the standard."""
 
-    __slots__ = ("_decode", "_fields", "delimiters", "name", "raw")
+    __slots__ = ("delimiters", "fields", "name", "raw")
 
-    def __init__(self, raw: str, delimiters: Delimiters, decode: Decode | None = None) -> None:
+    def __init__(self, raw: str, delimiters: Delimiters) -> None:
         self.raw = raw
         self.name = raw[:3]
         self.delimiters = delimiters
-        self._decode = decode
-        self._fields: list[str] | None = None
-
-    @property
-    def fields(self) -> list[str]:
-        """The raw fields; the name stands at 0, so that ``fields[n]`` is field n (in MSH, 1 is the separator)."""
-        fields = self._fields
-        if fields is None:
-            separator = self.delimiters.field
-            fields = self._fields = self.raw.split(separator)
-            if self.name in _HEADERS:
-                fields.insert(1, separator)
-        return fields
+        self.fields = raw.split(delimiters.field)
+        if self.name in _HEADERS:
+            self.fields.insert(1, delimiters.field)
 
     def field(self, n: int) -> str:
         """The raw text of field ``n``, repeats and escapes included; empty when it was not sent."""
-        fields = self._fields or self.fields
-        return fields[n] if n < len(fields) else ""
-
-    def repeats(self, n: int) -> list[str]:
-        """The raw repeats of field ``n``; none when it is empty."""
-        text = self.field(n)
-        return text.split(self.delimiters.repeat) if text else []
+        return self.fields[n] if n < len(self.fields) else ""
 
     def component(self, n: int, c: int = 1, s: int = 1, rep: int = 1) -> str:
         """One subcomponent, escapes resolved; empty when it was not sent.
@@ -68,49 +51,38 @@ class Segment:
         MSH-1 and MSH-2 are never cut.
         """
         text = self.field(n)
-        if not text or (n <= 2 and self.name in _HEADERS):
+        if n <= 2 and self.name in _HEADERS:
             return text
-        _, component, repeat, mark, sub = self.delimiters
-        if rep != 1 or repeat in text:
-            text = _nth(text, repeat, rep)
-        if c != 1 or component in text:
-            text = _nth(text, component, c)
-        if s > 1 or (s and sub in text):
-            text = _nth(text, sub, s)
-        return unescape(text, self.delimiters, self._decode) if mark in text else text
-
-    def __repr__(self) -> str:
-        return f"Segment({self.name!r})"  # never the content: it may be a patient's
+        text = nth(nth(text, self.delimiters.repeat, rep), self.delimiters.component, c)
+        return unescape(nth(text, self.delimiters.sub, s) if s else text, self.delimiters)
 
 
-class Message:
-    """One message: its delimiters and its segments in the order in which they were sent."""
+class Message(NamedTuple):
+    """One message: its delimiters and the raw text of its segments, in the order in which they were sent."""
 
-    __slots__ = ("delimiters", "segments")
+    delimiters: Delimiters
+    lines: list[str]
 
-    def __init__(self, delimiters: Delimiters, segments: list[Segment]) -> None:
-        self.delimiters = delimiters
-        self.segments = segments
+    @property
+    def segments(self) -> list[Segment]:
+        """Every segment."""
+        return [Segment(line, self.delimiters) for line in self.lines]
 
     def all(self, name: str) -> list[Segment]:
         """Every segment of this name."""
-        return [segment for segment in self.segments if segment.name == name]
+        return [Segment(line, self.delimiters) for line in self.lines if line[:3] == name]
 
     def first(self, name: str) -> Segment | None:
         """The first segment of this name, or None."""
-        for segment in self.segments:
-            if segment.name == name:
-                return segment
-        return None
+        return next((Segment(line, self.delimiters) for line in self.lines if line[:3] == name), None)
 
 
-def parse(text: str, decode: Decode | None = None) -> Message:
-    r"""Split a message that begins with MSH into its segments.
+def parse(text: str) -> Message:
+    r"""Take a message that begins with MSH apart into its segments.
 
     Segments end with CR; LF and CRLF are tolerated. A line that is no segment goes on with the one before it, LF
-    between them: some senders break long text so, and what was sent must not be lost. ``decode`` turns the bytes of
-    ``\Xdd..\`` into text (UTF-8 by default). Raises RemoteProtocolError when there is no MSH or its delimiters are
-    unusable.
+    between them: some senders break long text so, and what was sent must not be lost. Raises RemoteProtocolError when
+    there is no MSH or its delimiters are unusable.
     """
     text = text.lstrip("\ufeff \t\r\n\x0b\x1c")
     if text[:3] != "MSH":
@@ -118,25 +90,24 @@ def parse(text: str, decode: Decode | None = None) -> Message:
     if "\n" in text:
         text = text.replace("\r\n", "\r").replace("\n", "\r")
     found = delimiters(text[:20])
-    separator = found.field
-    segments: list[Segment] = []
-    broken: list[str] = []
-    for line in text.split("\r"):
-        if line[3:4] != separator and not _NAME.fullmatch(line):
-            bare = line.strip(" \t\x0b\x1c")
-            if bare[3:4] != separator:
-                if bare:
-                    broken.append(line)
-                continue
-            line = bare
-        if broken:
-            _go_on(segments[-1], broken)
-        segments.append(Segment(line, found, decode))
-    if broken:
-        _go_on(segments[-1], broken)
-    return Message(found, segments)
+    lines = text.rstrip("\r").split("\r")
+    if [line for line in lines if line[3:4] != found.field]:
+        lines = _mended(lines, found.field)
+    return Message(found, lines)
 
 
+def _mended(lines: list[str], separator: str) -> list[str]:
+    mended = []
+    for line in lines:
+        bare = line.strip(" \t\x0b\x1c")
+        if bare[3:4] == separator or _NAME.fullmatch(bare):
+            mended.append(line if line[3:4] == separator else bare)
+        elif bare:
+            mended.append(f"\n{line}")
+    return "\r".join(mended).replace("\r\n", "\n").split("\r")
+
+
+@lru_cache(maxsize=256)
 def delimiters(header: str) -> Delimiters:
     """The delimiters that a header line names; raises RemoteProtocolError when they are unusable."""
     field = header[3:4]
@@ -144,20 +115,26 @@ def delimiters(header: str) -> Delimiters:
     # An escape character doubled by a careless program means one: ^~\\& is seen in the field.
     encoding = re.sub(r"(.)\1", r"\1", encoding)
     distinct = {field, *encoding}
-    if len(encoding) not in (4, 5) or len(distinct) != len(encoding) + 1 or not all(map(_usable, distinct)):
+    if len(encoding) not in (4, 5) or len(distinct) != len(encoding) + 1 or not all(map(_USABLE.fullmatch, distinct)):
         raise RemoteProtocolError(Reason("unusable-delimiters"), error_code="102")
     return Delimiters(field, *encoding[:4])
+
+
+def nth(text: str, separator: str, n: int) -> str:
+    """The nth piece of a text, counted from 1; empty where there is none. No separator cuts nothing."""
+    if not separator or separator not in text:
+        return text if n == 1 else ""
+    parts = text.split(separator, n)
+    return parts[n - 1] if n <= len(parts) else ""
 
 
 def escape(text: str, delimiters: Delimiters = DEFAULT) -> str:
     r"""Escape whatever would be read as a delimiter or end a segment or an MLLP block; CR is ``\X0D\`` (HL7 2.7)."""
     special, sequences = _escapes(delimiters)
-    if special.search(text) is None:
-        return text
     return special.sub(lambda match: sequences[match[0]], text)
 
 
-def unescape(text: str, delimiters: Delimiters = DEFAULT, decode: Decode | None = None) -> str:
+def unescape(text: str, delimiters: Delimiters = DEFAULT, decode: Callable[[bytes], str] = bytes.decode) -> str:
     r"""Resolve ``\F\ \S\ \T\ \R\ \E\``, ``\Xdd..\`` and Japanese text between ``\Mxxyy\`` and ``\C2842\``.
 
     Every other sequence, and a lone escape character, is kept (HL7 2.5, 2.7). Adjacent ``\X..\`` are decoded together,
@@ -173,8 +150,7 @@ def unescape(text: str, delimiters: Delimiters = DEFAULT, decode: Decode | None 
             return characters[match[1]]
         try:
             if match[2]:
-                data = bytes.fromhex("".join(_HEX.findall(match[2])))
-                return decode(data) if decode else data.decode()
+                return decode(bytes.fromhex("".join(_HEX.findall(match[2]))))
             if match[3]:
                 shifted = plain.sub(lambda found: characters[found[1]], match[4])
                 return (b"\x1b" + bytes.fromhex(match[3]) + shifted.encode("ascii")).decode("iso2022_jp_ext")
@@ -217,27 +193,11 @@ def messages(payload: bytes, *, verify: bool = True) -> list[bytes]:
     return found
 
 
-_HEADERS = frozenset(("MSH", "FHS", "BHS"))
 _NAME = re.compile("[A-Z][A-Z0-9]{2}")
+_USABLE = re.compile("[!-/:-@[-`{-~]")
 _BLANK = b" \t\r\n\x0b\x1c\xef\xbb\xbf"
 _MARK = re.compile(rb"(?:\A(?:\xef\xbb\xbf)?|[\r\n\x0b\x1c])[ \t]?(MSH|FHS|BHS|BTS|FTS)(?=[^0-9A-Za-z]|\Z)")
 _HEX = re.compile(r"(?<=X)(?:[0-9A-Fa-f]{2})+")
-
-
-def _usable(character: str) -> bool:
-    return "!" <= character <= "~" and not character.isalnum()
-
-
-def _go_on(segment: Segment, lines: list[str]) -> None:
-    segment.raw = "\n".join((segment.raw, *lines))
-    lines.clear()
-
-
-def _nth(text: str, separator: str, n: int) -> str:
-    if n == 1:
-        return text.partition(separator)[0]
-    parts = text.split(separator, n)
-    return parts[n - 1] if n <= len(parts) else ""
 
 
 def _verify_count(trailer: bytes, found: int) -> None:
@@ -250,8 +210,7 @@ def _verify_count(trailer: bytes, found: int) -> None:
 @lru_cache(maxsize=64)
 def _escapes(delimiters: Delimiters) -> tuple[re.Pattern[str], dict[str, str]]:
     mark = delimiters.escape
-    letters = zip(delimiters, "FSRET", strict=True)
-    sequences = {character: f"{mark}{letter}{mark}" for character, letter in letters}
+    sequences = {character: f"{mark}{letter}{mark}" for character, letter in zip(delimiters, "FSRET", strict=True)}
     sequences |= {control: f"{mark}X{ord(control):02X}{mark}" for control in "\r\n\x0b\x1c"}
     return re.compile(f"[{re.escape(''.join(sequences))}]"), sequences
 

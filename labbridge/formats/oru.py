@@ -151,23 +151,14 @@ class Writer:
         self._level = tuple(map(int, form.version.split(".")))
 
     def write(
-        self,
-        report: Report,
-        decided: Sequence[Decided],
-        *,
-        control_id: str,
-        stamp: str,
-        site: str = "",
-        analyzer: str = "",
+        self, report: Report, decided: Sequence[Decided], *, control_id: str, stamp: str, site: str = "", analyzer: str = ""
     ) -> bytes:
         """The ORU^R01 of these results of a report, in their order; those of one panel stand together.
 
         ``stamp`` (YYYYMMDDHHMMSS+ZZZZ) is MSH-7 and OBR-22; ``control_id`` is MSH-10. Raises UnwritableError.
         """
         message = Message(report, control_id, stamp, site, analyzer or report.sender)
-        changes: Changes = {
-            name: [(n, template(message)) for n, template in templates] for name, templates in self._fields.items()
-        }
+        changes: Changes = {name: [(n, template(message)) for n, template in templates] for name, templates in self._fields.items()}
         lines = [_line(self._header(message), changes)]
         if report.patient.id or "PID" in changes:
             lines.append(_line(_patient(report.patient), changes))

@@ -6,6 +6,7 @@ no instant. The words and patterns that a model uses come from its profile.
 
 import re
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import suppress
 from datetime import datetime, timedelta, timezone, tzinfo
 from functools import lru_cache
 from typing import Generic, NamedTuple, TypeVar
@@ -14,30 +15,32 @@ from labbridge.formats.er7 import Delimiters
 from labbridge.model import Kind
 from labbridge.profiles import Profile, Values
 
+K = TypeVar("K", bound=str | tuple[str, ...])
 V = TypeVar("V")
+_REMEMBERED, _LONGEST = 4096, 500
 
-_REMEMBERED, _LONGEST = 4096, 200
 
+class Memo(dict[K, V], Generic[K, V]):
+    """What was worked out for texts before; forgets everything when it is full, and never keeps long texts."""
 
-class Memo(dict[str, V], Generic[V]):
-    """What was worked out for a text before; forgets everything when it is full, and never keeps a long text."""
-
-    def __init__(self, work_out: Callable[[str], V]) -> None:
+    def __init__(self, work_out: Callable[[K], V]) -> None:
         super().__init__()
         self._work_out = work_out
 
-    def __missing__(self, text: str) -> V:
-        found = self._work_out(text)
+    def __missing__(self, texts: K) -> V:
+        found = self._work_out(texts)
         if len(self) >= _REMEMBERED:
             self.clear()
-        if len(text) <= _LONGEST:
-            self[text] = found
+        if (len(texts) if isinstance(texts, str) else sum(map(len, texts))) <= _LONGEST:
+            self[texts] = found
         return found
 
 
 Understood = tuple[str, Kind, str, str]  # a value: its text, kind, the decimal text of its number, the comparator
 Understand = Callable[[str], Understood]
 
+# Asterisks, or two dashes and more; one dash is a grade on a urine strip.
+_ABSENT = re.compile(r"\*+(\.\**)?|-{2,}(\.-*)?")
 _COMPARATORS = {None: "", "=<": "<=", "=>": ">=", "≤": "<=", "≥": ">="}
 _COMPARATOR = r"(?:([<>]=?|=[<>]|[≤≥])\s*)?"
 _RATIO = re.compile(_COMPARATOR + r"[0-9]+\s*:\s*[0-9]+")
@@ -52,18 +55,13 @@ def classifier(values: Values) -> Understand:
     point, comma = re.escape(values.decimal), re.escape(values.thousands)
     whole = rf"(?:[0-9]{{1,3}}(?:{comma}[0-9]{{3}})+|[0-9]+)" if comma else "[0-9]+"
     number = re.compile(rf"{_COMPARATOR}(-?(?:{whole}(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?)")
-    plain = values.decimal == "." and not comma
 
     def understand(text: str) -> Understood:
         match = number.fullmatch(text)
         if match:
-            comparator, digits = match.groups()
-            if not plain:
-                digits = digits.replace(values.thousands, "").replace(values.decimal, ".")
-            if comparator is None:
-                return text, "number", digits, ""
-            return text, "comparator", digits, _COMPARATORS.get(comparator, comparator)
-        if not text or any(pattern.fullmatch(text) for pattern in values.absent):
+            digits = match[2].replace(values.thousands or " ", "").replace(values.decimal, ".")
+            return text, "comparator" if match[1] else "number", digits, _COMPARATORS.get(match[1], match[1])
+        if not text or any(pattern.fullmatch(text) for pattern in (_ABSENT, *values.absent)):
             return text, "absent", "", ""
         ratio = _RATIO.fullmatch(text)
         if ratio:
@@ -103,6 +101,10 @@ def pointer(raw: str, delimiters: Delimiters, understand: Understand) -> Underst
     return raw.partition(delimiters.component)[0].strip(), "attachment", "", ""
 
 
+# What OBX-2 says of OBX-5; all other types are texts that are understood as they are.
+TYPED = {"SN": structured, "CE": coded, "CWE": coded, "CNE": coded, "ED": encapsulated, "RP": pointer}
+
+
 class Instant(NamedTuple):
     """Seconds since 1970 in UTC, or None where the text has no time of day; ``bad`` where it is no time at all."""
 
@@ -111,10 +113,10 @@ class Instant(NamedTuple):
 
 
 _TIME = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:\.[0-9]*)?)?)?)?([+-][0-9]{4})?")
-_OFFSET = re.compile(r"[+-][0-9]{4}")
+_OFFSET = re.compile("[+-](?:[01][0-9]|2[0-3])[0-5][0-9]")
 
 
-class Clock(Memo[Instant]):
+class Clock(Memo[str, Instant]):
     """Texts to instants, for one zone; a time that occurs twice is its first, one that never was is moved on.
 
     HL7 TS and LIS02 dates (YYYYMMDD[HH[MM[SS[.S…]]]][+ZZZZ]), and whatever further formats the profile names.
@@ -122,42 +124,27 @@ class Clock(Memo[Instant]):
 
     def __init__(self, zone: tzinfo, formats: Sequence[str] = (), nulls: Iterable[str] = ()) -> None:
         super().__init__(self._understand)
-        self._zone = zone
-        self._formats = formats
-        self._nulls = frozenset(nulls)
+        self._zone, self._formats, self._nulls = zone, formats, {"", *nulls}
 
     def _understand(self, text: str) -> Instant:
-        if not text or text in self._nulls:
+        if text in self._nulls:
             return Instant(None)
-        try:
-            return Instant(self._seconds(text))
-        except ValueError:
-            return Instant(None, bad=True)
-
-    def _seconds(self, text: str) -> int | None:
         match = _TIME.fullmatch(text)
-        if match is None:
-            return self._otherwise(text)
-        year, month, day, hour, minute, second = (int(digits or 0) for digits in match.groups()[:6])
-        zone = _zone(match[7]) if match[7] else self._zone
-        moment = datetime(year, month, day, hour, minute, second, tzinfo=zone)
-        return None if match[4] is None else int(moment.timestamp())
-
-    def _otherwise(self, text: str) -> int:
+        with suppress(ValueError):
+            if match:
+                year, month, day, hour, minute, second = (int(digits or 0) for digits in match.groups()[:6])
+                zone = _zone(match[7]) if match[7] else self._zone
+                at = int(datetime(year, month, day, hour, minute, second, tzinfo=zone).timestamp())
+                return Instant(at if match[4] else None)
         for form in self._formats:
-            try:
-                return int(datetime.strptime(text, form).replace(tzinfo=self._zone).timestamp())
-            except ValueError:
-                continue
-        raise ValueError
+            with suppress(ValueError):
+                return Instant(int(datetime.strptime(text, form).replace(tzinfo=self._zone).timestamp()))
+        return Instant(None, bad=True)
 
 
 def clock_for(profile: Profile, zone: tzinfo, sent: str) -> Clock:
     """The clock of one message: its zone is the offset that the header's time carries, else the sender's."""
-    offset = sent[-5:]
-    if _OFFSET.fullmatch(offset) and offset[1:3] < "24":
-        zone = _zone(offset)
-    return _clock(profile, zone)
+    return _clock(profile, _zone(sent[-5:]) if _OFFSET.fullmatch(sent[-5:]) else zone)
 
 
 @lru_cache(maxsize=64)

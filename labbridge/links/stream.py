@@ -8,46 +8,18 @@ the link while it handles an event: what comes of that is dealt with after the e
 import socket
 from typing import Any, Protocol
 
-from twisted.internet import error, tcp
+from twisted.internet import tcp
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
 
-from labbridge.wire import Lis01Link
+from labbridge.wire import Lis01Link, MllpLink
 from labbridge.wire.events import Answer, Close, Event, Failed, Write
 
 CLOSE_TIME_S = 2.0  # what is still buffered when a link closes has this long to leave
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # a dead peer is noticed in two minutes
 
+Machine = MllpLink | Lis01Link
 log = Logger()
-
-
-class Machine(Protocol):
-    """What a link needs of a state machine of ``wire``; ``MllpLink`` and ``Lis01Link`` fit."""
-
-    @property
-    def deadline(self) -> float | None:
-        """When ``tick`` must be called next, or None."""
-
-    def receive(self, data: bytes, now: float) -> list[Event]:
-        """Takes bytes of the peer, in any segmentation."""
-
-    def tick(self, now: float) -> list[Event]:
-        """Lets the timers that are due expire."""
-
-    def send(self, token: int, payload: bytes, now: float) -> list[Event]:
-        """Sends a message of ours."""
-
-    def settle(self, token: int, answer: Answer, now: float) -> list[Event]:
-        """Answers what came up under ``token``."""
-
-    def closed(self, now: float) -> list[Event]:
-        """Hears that the connection is gone."""
-
-    def pause(self) -> list[Event]:
-        """Is busy from now on."""
-
-    def resume(self) -> list[Event]:
-        """Is busy no longer."""
 
 
 class LinkHandler(Protocol):
@@ -78,7 +50,7 @@ class WireProtocol:
         self.handler = handler
         self.peer = ""  # "host:port", of an open link
         self.opened_at = 0.0
-        self.heard_at: float | None = None  # when the peer last sent bytes
+        self.heard = False  # the peer sent something
         self._clock = clock
         self._siblings = siblings
         self._transport: Any = None
@@ -95,29 +67,27 @@ class WireProtocol:
         self.twisted.dataReceived = self._received
         self.twisted.connectionLost = self._lost
         self.twisted.resumeProducing = self._drained
-        self.twisted.stopProducing = _nothing
+        self.twisted.stopProducing = lambda: None  # the transport has nothing more to ask of its producer
 
     # -- the handler's side ----------------------------------------------------------------------------------------
 
     def send(self, token: int, payload: bytes) -> None:
         """Sends a message; ``Sent`` or ``Failed`` tells what became of it."""
         if self._open:
-            now = self._clock.seconds()
-            self._dispatch(self.machine.send(token, payload, now), now)
+            self._dispatch(self.machine.send(token, payload, self._clock.seconds()))
         else:
             self.handler.event(self, Failed(token, "closed"))
 
     def settle(self, token: int, answer: Answer) -> None:
         """Gives the store's answer to what came up under ``token``."""
         if self._open:
-            now = self._clock.seconds()
-            self._dispatch(self.machine.settle(token, answer, now), now)
+            self._dispatch(self.machine.settle(token, answer, self._clock.seconds()))
 
     def hold(self) -> None:
         """Takes no more: the peer has to wait. A LIS01 link goes on reading, for it must hear ENQ to say it is busy."""
         if self._open and not self._held:
             self._held = True
-            self._dispatch(self.machine.pause(), self._clock.seconds())
+            self._dispatch(self.machine.pause())
             if not isinstance(self.machine, Lis01Link):
                 self._transport.pauseProducing()
 
@@ -125,7 +95,7 @@ class WireProtocol:
         """Takes more again."""
         if self._open and self._held:
             self._held = False
-            self._dispatch(self.machine.resume(), self._clock.seconds())
+            self._dispatch(self.machine.resume())
             self._transport.resumeProducing()
 
     def close(self, why: str) -> None:
@@ -147,7 +117,7 @@ class WireProtocol:
         self._transport = self.twisted.transport = transport
         self._open = self.twisted.connected = True
         if isinstance(transport, tcp.Connection):
-            self._direct = not transport.TLS
+            self._direct = True
             transport.setTcpNoDelay(True)
             transport.setTcpKeepAlive(True)
             for option, value in KEEPALIVE.items():
@@ -157,11 +127,11 @@ class WireProtocol:
         self.opened_at = self._clock.seconds()
         self._siblings.add(self)
         self.handler.opened(self)
-        self._arm(self.opened_at)
+        self._arm()
 
     def _received(self, data: bytes) -> None:
-        now = self.heard_at = self._clock.seconds()
-        self._dispatch(self.machine.receive(data, now), now)
+        self.heard = True
+        self._dispatch(self.machine.receive(data, self._clock.seconds()))
 
     def _lost(self, reason: Any) -> None:
         self._open = self._direct = False
@@ -169,13 +139,12 @@ class WireProtocol:
         for call in (self._alarm, self._abort):
             if call is not None and call.active():
                 call.cancel()
-        now = self._clock.seconds()
-        self._dispatch(self.machine.closed(now), now)
-        self.handler.closed(self, self._why or why_of(reason))
+        self._dispatch(self.machine.closed(self._clock.seconds()))
+        self.handler.closed(self, self._why or reason.getErrorMessage())
 
     # -- between them ----------------------------------------------------------------------------------------------
 
-    def _dispatch(self, events: list[Event], now: float) -> None:
+    def _dispatch(self, events: list[Event]) -> None:
         if self._events is not None:
             self._events.extend(events)
             return
@@ -193,7 +162,7 @@ class WireProtocol:
             self.drop("a fault in labbridge")
         finally:
             self._events = None
-        self._arm(now)
+        self._arm()
 
     def _write(self, data: bytes) -> None:
         """Writes straight to the socket while nothing waits in the transport: that saves a turn of the reactor."""
@@ -214,50 +183,22 @@ class WireProtocol:
             self._transport.unregisterProducer()
             self._direct = True
 
-    def _arm(self, now: float) -> None:
+    def _arm(self) -> None:
         """Sees that the delayed call comes no later than the deadline; when it comes too early it is made anew."""
         deadline = self.machine.deadline
-        if deadline is None or not self._open:
+        if deadline is None or not self._open or (self._alarm is not None and self._alarm_at <= deadline):
             return
-        if self._alarm is None:
-            self._alarm = self._clock.callLater(max(0.0, deadline - now), self._rang)
-        elif deadline < self._alarm_at:
-            self._alarm.reset(max(0.0, deadline - now))
-        else:
-            return
+        if self._alarm is not None:
+            self._alarm.cancel()
         self._alarm_at = deadline
+        self._alarm = self._clock.callLater(max(0.0, deadline - self._clock.seconds()), self._rang)
 
     def _rang(self) -> None:
-        self._alarm = None
+        self._alarm, deadline = None, self.machine.deadline
         now = max(self._clock.seconds(), self._alarm_at)  # rounding must not bring it a moment early
-        deadline = self.machine.deadline
-        if deadline is not None and deadline <= now:
-            self._dispatch(self.machine.tick(now), now)
-        else:
-            self._arm(now)
-
-
-def _nothing() -> None:
-    """The transport has nothing more to ask of its producer."""
+        self._dispatch(self.machine.tick(now) if deadline is not None and deadline <= now else [])
 
 
 def address_name(host: str, port: int) -> str:
     """An address as "host:port" or "[ipv6]:port"."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
-
-
-_WHY = {
-    error.ConnectionDone: "closed by the peer",
-    error.ConnectionLost: "the connection broke",
-    error.ConnectionAborted: "the connection was dropped",
-    error.ConnectionRefusedError: "connection refused",
-    error.TimeoutError: "no answer",
-    error.TCPTimedOutError: "no answer",
-    error.NoRouteError: "no route to the host",
-    error.DNSLookupError: "unknown host name",
-}
-
-
-def why_of(failure: Any) -> str:
-    """Why a connection ended or did not come about, in words for people."""
-    return _WHY.get(failure.type) or failure.type.__name__

@@ -5,20 +5,9 @@ In come CSV files that lab IT keeps in a spreadsheet; out come a ``Catalogue`` (
 decides whether a result is released: that is ``verification``.
 """
 
-from labbridge.mapping.catalogue import Catalogue, Panel, Test, load_catalogue
+from labbridge.mapping.catalogue import Catalogue, Test, load_catalogue
 from labbridge.mapping.codes import CodeMap, Mapped, load_code_map
 from labbridge.mapping.limits import Interval, Limits
 from labbridge.mapping.tables import MappingError
 
-__all__ = [
-    "Catalogue",
-    "CodeMap",
-    "Interval",
-    "Limits",
-    "Mapped",
-    "MappingError",
-    "Panel",
-    "Test",
-    "load_catalogue",
-    "load_code_map",
-]
+__all__ = ["Catalogue", "CodeMap", "Interval", "Limits", "Mapped", "MappingError", "Test", "load_catalogue", "load_code_map"]

@@ -10,56 +10,23 @@ from decimal import Decimal
 from functools import cache, lru_cache
 from typing import Any
 
-_SPELLINGS = {
-    "IU/L": "[IU]/L",
-    "IU/mL": "[IU]/mL",
-    "KIU/L": "k[IU]/L",
-    "kIU/L": "k[IU]/L",
-    "mIU/L": "m[IU]/L",
-    "mIU/mL": "m[IU]/mL",
-    "uIU/mL": "u[IU]/mL",
-    "K/uL": "10*3/uL",
-    "M/uL": "10*6/uL",
-    "G/L": "10*9/L",  # giga, not gram
-    "T/L": "10*12/L",
-    "cells/uL": "/uL",
-    "um3": "fL",
-    "um^3": "fL",
-    "fl": "fL",
-    "l/L": "L/L",
-    "ml/L": "mL/L",
-    "‰": "[ppth]",
-    "mmHg": "mm[Hg]",
-    "mm Hg": "mm[Hg]",
-    "KPa": "kPa",
-    "kpa": "kPa",
-    "sec": "s",
-    "sec.": "s",
-    "Sec": "s",
-    "mm/1h": "mm/h",
-    "mm/hr": "mm/h",
-    "pH": "[pH]",
-    "INR": "{INR}",
-    "COI": "{COI}",
-    "S/CO": "{S_CO}",
-    "copies/mL": "{copies}/mL",
-    "cps/mL": "{copies}/mL",
-    "mEq/L": "meq/L",
-    "mOsm/kg": "mosm/kg",
-    "mL/min/1.73m2": "mL/min/{1.73_m2}",
-    "mL/min/1.73 m2": "mL/min/{1.73_m2}",
-    "mL/min/1.73m^2": "mL/min/{1.73_m2}",
-    "mg/L FEU": "mg{FEU}/L",
-    "ug/mL FEU": "ug{FEU}/mL",
-    "ng/mL FEU": "ng{FEU}/mL",
-    "ng/mL DDU": "ng{DDU}/mL",
-    "/100WBC": "/100{WBC}",
-    "/100 WBC": "/100{WBC}",
-}
+# A vendor's spelling, without blanks, and the UCUM unit that it means. G/L is giga, not gram.
+_SPELLED = """
+    K/uL=10*3/uL M/uL=10*6/uL G/L=10*9/L T/L=10*12/L cells/uL=/uL /100WBC=/100{WBC} um3=fL um^3=fL fl=fL l/L=L/L ml/L=mL/L
+    ‰=[ppth] mmHg=mm[Hg] KPa=kPa kpa=kPa sec=s sec.=s Sec=s mm/1h=mm/h mm/hr=mm/h pH=[pH] INR={INR} COI={COI} S/CO={S_CO}
+    KIU/L=k[IU]/L copies/mL={copies}/mL cps/mL={copies}/mL mEq/L=meq/L mOsm/kg=mosm/kg mL/min/1.73m2=mL/min/{1.73_m2}
+    mL/min/1.73m^2=mL/min/{1.73_m2}
+"""
+_SPELLINGS = dict(pair.split("=") for pair in _SPELLED.split())
 _FOLD = str.maketrans("µμ⁰¹²³⁴⁵⁶⁷⁸⁹", "uu0123456789")
 _RAISED = re.compile(r"10(?=[⁰¹²³⁴⁵⁶⁷⁸⁹])")
-_POWER = re.compile(r"^[x×*]? ?(?:10 ?[\^*E] ?|1E)0?(\d{1,2}) ?/", re.ASCII)
-_LITRE = re.compile(r"/([dcmunpf]?)l\b")
+_PATTERNS = (
+    (re.compile(r"^[x×*]? ?(?:10 ?[\^*E] ?|1E)0?(\d{1,2}) ?/", re.ASCII), r"10*\1/"),
+    (re.compile(r"/([dcmunpf]?)l\b"), r"/\1L"),
+    (re.compile(r"/mm3$"), "/uL"),
+    (re.compile(r"^([kmu]?)IU/"), r"\1[IU]/"),
+    (re.compile(r"^(\w+)/(\w*L) ?(FEU|DDU)$"), r"\1{\3}/\2"),
+)
 
 _PER_VOLUME = re.compile(
     r"(?:10\*(?P<power>\d+)\.?)?(?:(?P<prefix>[kdcmunpf]?)(?P<base>g|mol|\[IU\]|U|kat|eq|osm))?(?P<note>\{\w+\})?"
@@ -69,21 +36,21 @@ _PREFIXES = {"": 0, "k": 3, "d": -1, "c": -2, "m": -3, "u": -6, "n": -9, "p": -1
 _SHARES = {"1": 0, "L/L": 0, "%": -2, "[ppth]": -3, "mL/L": -3}
 _KNOWN = {"fL", "pg", "s", "mm/h", "[pH]", "mm[Hg]", "kPa", "mosm/kg", "mmol/mol", "mg/mmol", "mL/min/{1.73_m2}"}
 _NOTE = re.compile(r"\{[^}]*\}")
+_OF_THE_ANALYTE = re.compile("eq|osm")
 
 
 @lru_cache(maxsize=1024)
 def ucum(text: str) -> str:
     """The UCUM unit that a vendor's spelling means; the text itself where it is UCUM or unknown."""
-    folded = _POWER.sub(r"10*\1/", _RAISED.sub("10*", text.strip()).translate(_FOLD))
-    folded = _LITRE.sub(r"/\1L", folded).replace("/mm3", "/uL")
-    return _SPELLINGS.get(folded, folded)
+    unit = _RAISED.sub("10*", text.strip()).translate(_FOLD)
+    for pattern, meant in _PATTERNS:
+        unit = pattern.sub(meant, unit)
+    return _SPELLINGS.get(unit.replace(" ", ""), unit)
 
 
 def is_valid(unit: str) -> bool:
     """Tells whether a text is a UCUM unit, or empty for none."""
-    if is_pure_number(unit) or unit in _KNOWN or unit in _SHARES or _per_volume(unit):
-        return True
-    return _quantity(unit) is not None
+    return is_pure_number(unit) or unit in _KNOWN or _exponent(unit) is not None or _quantity(unit) is not None
 
 
 def is_pure_number(unit: str) -> bool:
@@ -93,17 +60,16 @@ def is_pure_number(unit: str) -> bool:
 
 def by_powers(source: str, target: str) -> Decimal | None:
     """The factor between two UCUM units that differ by a power of ten alone, else None."""
-    if source == target:
-        return Decimal(1)
     old, new = _exponent(source), _exponent(target)
-    if old is None or new is None or old[0] != new[0]:
-        return None
+    if source == target or old is None or new is None or old[0] != new[0]:
+        return Decimal(1) if source == target else None
     return Decimal(1).scaleb(old[1] - new[1])
 
 
 def is_share_of_count(source: str, target: str) -> bool:
     """Tells whether one unit is a share (%) and the other an amount per volume: never the same measurement."""
-    return (source in _SHARES and _per_volume(target)) or (target in _SHARES and _per_volume(source))
+    old, new = _exponent(source), _exponent(target)
+    return old is not None and new is not None and (old[0] == "share") != (new[0] == "share")
 
 
 def conversion(source: str, target: str) -> Decimal | None:
@@ -111,9 +77,7 @@ def conversion(source: str, target: str) -> Decimal | None:
     factor = by_powers(source, target)
     if factor is not None or (_exponent(source) and _exponent(target)):
         return factor
-    if set(_NOTE.findall(source)) != set(_NOTE.findall(target)):
-        return None
-    if any((unit in source) != (unit in target) for unit in ("eq", "osm")):
+    if any(set(pattern.findall(source)) != set(pattern.findall(target)) for pattern in (_NOTE, _OF_THE_ANALYTE)):
         return None
     old, new = _quantity(source), _quantity(target)
     if old is None or new is None or old.dimensionless or old.dimensionality != new.dimensionality:
@@ -132,8 +96,11 @@ def _exponent(unit: str) -> tuple[str, int] | None:
     return f"{parts['base'] or 'count'}{parts['note'] or ''}/L", power
 
 
-def _per_volume(unit: str) -> bool:
-    return _PER_VOLUME.fullmatch(unit) is not None
+@cache
+def _registry() -> Any:
+    import ucumvert
+
+    return ucumvert.PintUcumRegistry()
 
 
 def _quantity(unit: str) -> Any | None:
@@ -145,10 +112,3 @@ def _quantity(unit: str) -> Any | None:
         return _registry().from_ucum(unit)
     except (ValueError, lark.exceptions.LarkError, pint.errors.PintError):
         return None
-
-
-@cache
-def _registry() -> Any:
-    import ucumvert
-
-    return ucumvert.PintUcumRegistry()

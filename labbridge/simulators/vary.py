@@ -69,7 +69,7 @@ def ranges_of(catalogue: Catalogue, codes: CodeMap, now: float) -> Ranges:
         reference, critical, offset = limits.reference, limits.critical or Interval(), float(zero.value)
         factor = (float(large.value) - offset) / float(_LARGE)
         ends = (reference.low, reference.high, critical.low, critical.high)
-        return Range(*(None if end is None else (float(end) - offset) / factor for end in ends))
+        return Range(*(None if end.is_infinite() else (float(end) - offset) / factor for end in ends))
 
     return ranges
 
@@ -84,12 +84,7 @@ class Fresh(msgspec.Struct, frozen=True):
     critical: float = CRITICAL
 
 
-class Slot(msgspec.Struct, frozen=True):
-    """A place in a sample, and what writes it anew."""
-
-    start: int
-    end: int
-    write: Callable[[Fresh], str]
+Slot = tuple[int, int, Callable[[Fresh], str]]  # a place in a sample, from and to, and what writes it anew
 
 
 class Template:
@@ -107,12 +102,12 @@ class Template:
         if base is None or not base.reports or not all(map(_is_patients, base.reports)):
             raise ValueError("not a sample of patients' results")
         self.specimens = tuple(dict.fromkeys(report.specimen.id for report in base.reports))
-        found = [*_specimen_slots(text, base, self.specimens, read), *_value_slots(text, base, ranges, read)]
-        found += _time_slots(text, base)
-        found += (Slot(*match.span(2), _control_id) for match in _CONTROL_ID.finditer(text))
+        slots = [*_specimen_slots(text, base, self.specimens, read), *_value_slots(text, base, ranges, read)]
+        slots += _time_slots(text, base)
+        slots += ((*match.span(2), _control_id) for match in _CONTROL_ID.finditer(text))
         self._slots: list[Slot] = []
-        for slot in sorted(found, key=lambda slot: slot.start):  # stable: the specimen goes before value and time
-            if not self._slots or slot.start >= self._slots[-1].end:
+        for slot in sorted(slots, key=lambda slot: slot[0]):  # stable: the specimen goes before value and time
+            if not self._slots or slot[0] >= self._slots[-1][1]:
                 self._slots.append(slot)
         self._delimiters = frozenset(text[3:8] if text.startswith("MSH") else text[1:5]) | {"\r", "\n"}
 
@@ -120,7 +115,7 @@ class Template:
         """Writes a new message; raises ValueError for a specimen id that its delimiters would cut."""
         if not self._delimiters.isdisjoint("".join(fresh.specimens)):
             raise ValueError("a specimen id must not hold a delimiter of the message")
-        return _replace(self._text, ((slot.start, slot.end, slot.write(fresh)) for slot in self._slots)).encode("latin-1")
+        return _replace(self._text, ((start, end, write(fresh)) for start, end, write in self._slots)).encode("latin-1")
 
 
 _ALONE = r"(?<![0-9A-Za-z.\x80-\xff]){}(?![0-9A-Za-z.\x80-\xff])"
@@ -178,7 +173,7 @@ def _specimen_slots(text: str, base: Reading, specimens: Sequence[str], read: Re
             reading = _read(read, _replace(text, [change]))
             if reading is None or [(report.specimen.id, report.problems) for report in reading.reports] != said:
                 places.append(change)
-                yield Slot(*match.span(), partial(_specimen, index, match[0]))
+                yield *match.span(), partial(_specimen, index, match[0])
         reading = _read(read, _replace(text, places))
         wanted = [_bumped(specimen) if id_ == specimen else id_ for id_, _ in said]
         if reading is None or [report.specimen.id for report in reading.reports] != wanted:
@@ -198,7 +193,7 @@ def _value_slots(text: str, base: Reading, ranges: Ranges | None, read: Read) ->
             changed = reading and _changed(base, reading)
             if changed:
                 usual = ranges(*changed) if ranges else None
-                yield Slot(*match.span(), partial(_value, match, float(changed[1].number), usual))
+                yield *match.span(), partial(_value, match, float(changed[1].number), usual)
 
 
 def _results(reading: Reading) -> list[tuple[Report, Result]]:
@@ -230,7 +225,7 @@ def _time_slots(text: str, base: Reading) -> Iterator[Slot]:
         time = _time(match)
         if newest and time and abs(time - newest) <= _RECENT:
             layout = _LAYOUTS[len(match[1])] + ("%z" if match[2] else "")
-            yield Slot(*match.span(), partial(_moved, time - newest, layout))
+            yield *match.span(), partial(_moved, time - newest, layout)
 
 
 def _moved(offset: timedelta, layout: str, fresh: Fresh) -> str:

@@ -5,34 +5,9 @@ with the ledger that nothing was changed or lost.
 """
 
 from .engine import StoreError, StoreLocked, StoreUnavailable
-from .ledger import Verification, verify
+from .ledger import verify
 from .reader import Reader
-from .rows import Attempt, AuditEntry, Counts, Decision, Delivery, Earlier, Message, Queued, Revision, Spooled, Trace, Waiting
-from .statements import HISTORY
 from .transaction import Transaction
 from .writer import Store, StoreState
 
-__all__ = [
-    "HISTORY",
-    "Attempt",
-    "AuditEntry",
-    "Counts",
-    "Decision",
-    "Delivery",
-    "Earlier",
-    "Message",
-    "Queued",
-    "Reader",
-    "Revision",
-    "Spooled",
-    "Store",
-    "StoreError",
-    "StoreLocked",
-    "StoreState",
-    "StoreUnavailable",
-    "Trace",
-    "Transaction",
-    "Verification",
-    "Waiting",
-    "verify",
-]
+__all__ = ["Reader", "Store", "StoreError", "StoreLocked", "StoreState", "StoreUnavailable", "Transaction", "verify"]

@@ -6,31 +6,38 @@ power cut (write-ahead log, an fsync for every commit); PostgreSQL is told to wa
 
 import os
 import socket
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
 
-from sqlalchemy import URL, Connection, Engine, create_engine, event, make_url
+from sqlalchemy import URL, Engine, create_engine, event, make_url
 from sqlalchemy.exc import ArgumentError, DBAPIError
 from sqlalchemy.pool import NullPool
 
-SQLITE = ("sqlite", "sqlite+pysqlite")
-POSTGRESQL = ("postgresql", "postgresql+psycopg")
+_DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgresql+psycopg": "postgresql+psycopg"}
+_EXPECTED = "expected sqlite:///FILE (sqlite:////FILE for an absolute path) or postgresql+psycopg://USER@HOST/DATABASE"
 
 # Documents of some 3 KB fill pages of 16 KiB well: half the CPU of 4 KiB pages in groups of 64, no more in groups of
 # one. A checkpoint every 125 such pages (2 MB) keeps the longest commit short.
 _PRAGMAS = ("page_size=16384", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=125", "cache_size=-16000")
 _BUSY_SECONDS = 2.0
-# A server that is gone must be noticed while an analyzer still waits; a commit must mean that it is on the disk.
+# A server that is gone must be noticed while an analyzer still waits.
 _POSTGRESQL = {
     "connect_timeout": 5,
     "keepalives_idle": 10,
     "keepalives_interval": 5,
     "keepalives_count": 2,
     "tcp_user_timeout": 15_000,
-    # Every look-up of the writer has its index; a table that has just grown must not mislead the planner.
-    "options": "-c synchronous_commit=on -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off",
 }
+# A commit must mean that it is on the disk. Every look-up of the writer has its index; a table that has just grown must
+# not mislead the planner.
+_OPTIONS = "-c synchronous_commit=on -c enable_seqscan=off -c enable_hashjoin=off -c enable_mergejoin=off"
+
+# The names that PEP 249 gives to the errors of drivers, and to those of the database's operation among them, not of
+# what was asked of it.
+_DRIVER = {"DatabaseError", "InterfaceError"}
+_PASSING = {"OperationalError", "InterfaceError", "InternalError"}
 
 
 class StoreError(Exception):
@@ -49,23 +56,17 @@ def parse(url: str) -> URL:
     """The URL of a store, checked; raises StoreError when it is malformed or names a database that is not supported."""
     try:
         parsed = make_url(url)
-    except (ArgumentError, ValueError):
-        raise StoreError(f"the store's url cannot be read: {_EXPECTED}") from None
-    if parsed.drivername in POSTGRESQL:
-        return parsed.set(drivername="postgresql+psycopg")
-    if parsed.drivername not in SQLITE:
-        raise StoreError(f"the store's url names the database {parsed.drivername!r}: {_EXPECTED}")
-    if parsed.host or not parsed.database or parsed.database.startswith((":", "file:")):
+        parsed = parsed.set(drivername=_DRIVERS[parsed.drivername])
+    except (ArgumentError, ValueError, KeyError):
+        raise StoreError(f"the store's url cannot be used: {_EXPECTED}") from None
+    if is_sqlite(parsed) and (parsed.host or not parsed.database or parsed.database.startswith((":", "file:"))):
         raise StoreError(f"the store's url names no file: {_EXPECTED}")
     return parsed
 
 
-_EXPECTED = "expected sqlite:///FILE (sqlite:////FILE for an absolute path) or postgresql+psycopg://USER@HOST/DATABASE"
-
-
 def is_sqlite(url: URL) -> bool:
     """Whether the store is a file."""
-    return url.drivername in SQLITE
+    return url.drivername == "sqlite"
 
 
 def display(url: URL) -> str:
@@ -75,14 +76,9 @@ def display(url: URL) -> str:
 
 def writing(url: URL) -> Engine:
     """An engine for the one writer; transactions begin at once with the right to write."""
-    if not is_sqlite(url):
-        # The driver counts by position, so that rows are plain tuples for both databases.
-        return create_engine(url, poolclass=NullPool, paramstyle="format", connect_args=_arguments(url, "labbridge"))
-    arguments = {"isolation_level": None, "check_same_thread": False, "timeout": _BUSY_SECONDS}
-    engine = create_engine(URL.create("sqlite", database=url.database), poolclass=NullPool, connect_args=arguments)
-    event.listen(engine, "connect", _set_pragmas)
-    event.listen(engine, "begin", _begin_immediate)
-    return engine
+    if is_sqlite(url):
+        return _sqlite(url.set(query={}), "BEGIN IMMEDIATE", _set_pragmas, poolclass=NullPool)
+    return create_engine(url, poolclass=NullPool, connect_args=_arguments(url, "labbridge"))
 
 
 def reading(url: URL) -> Engine:
@@ -93,52 +89,28 @@ def reading(url: URL) -> Engine:
     if not Path(str(url.database)).exists():
         raise StoreError(f"there is no store at {url.database}: start labbridge once, or correct [store] url")
     read_only = URL.create("sqlite", database="file:" + quote(str(url.database)), query={"mode": "ro", "uri": "true"})
-    arguments = {"isolation_level": None, "check_same_thread": False, "timeout": _BUSY_SECONDS}
-    engine = create_engine(read_only, connect_args=arguments)
-    event.listen(engine, "connect", _read_damaged_text)
-    event.listen(engine, "begin", _begin)
-    return engine
+    return _sqlite(read_only, "BEGIN", _read_damaged_text)
 
 
-def create_file(url: URL) -> None:
-    """Make a new store's file, readable by its owner alone, and make its directory entry survive a power cut.
+def explain(error: Exception, url: URL) -> Exception:
+    """A driver's error in words that carry no data: the first line of what the database says, without parameters.
 
-    Raises StoreError when the folder is missing or not writable.
+    Any other error is given back as it is.
     """
-    path = Path(str(url.database))
-    try:
-        file = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        os.close(file)
-        folder = os.open(path.parent, os.O_RDONLY | os.O_CLOEXEC)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
-    except FileNotFoundError:
-        raise StoreError(f"the folder {path.parent} does not exist: make it, or correct [store] url") from None
-    except OSError as error:
-        raise StoreError(f"the store {path} cannot be opened: {error.strerror}") from None
-
-
-def explain(error: Exception, url: URL) -> StoreError:
-    """A driver's error in words that carry no data: the first line of what the database says, without parameters."""
     cause = error.orig if isinstance(error, DBAPIError) and error.orig is not None else error
-    diagnosis = getattr(getattr(cause, "diag", None), "message_primary", None)
-    said = str(diagnosis or cause).strip().partition("\n")[0]
-    passing = any(kind.__name__ in _PASSING for kind in type(cause).__mro__)
-    return (StoreUnavailable if passing else StoreError)(f"the store {display(url)}: {said}")
+    kinds = {kind.__name__ for kind in type(cause).__mro__}
+    if kinds.isdisjoint(_DRIVER):
+        return error
+    said = str(getattr(getattr(cause, "diag", None), "message_primary", None) or cause).strip().partition("\n")[0]
+    return (StoreError if kinds.isdisjoint(_PASSING) else StoreUnavailable)(f"the store {display(url)}: {said}")
 
 
-# The names that PEP 249 gives to errors of the database's operation, not of what was asked of it.
-_PASSING = ("OperationalError", "InterfaceError", "InternalError")
-
-
-def _arguments(url: URL, name: str) -> dict[str, Any]:
-    """What the driver is told; a parameter in the URL wins, but that ``options`` add up."""
-    arguments = {name: value for name, value in _POSTGRESQL.items() if name not in url.query}
-    arguments["application_name"] = f"{name} {os.getpid()} on {socket.gethostname()}"
-    arguments["options"] = f"{url.query.get('options', '')} {_POSTGRESQL['options']}".strip()
-    return arguments
+def _sqlite(url: URL, begin: str, prepare: Callable[[Any, Any], None], **options: Any) -> Engine:
+    arguments = {"isolation_level": None, "check_same_thread": False, "timeout": _BUSY_SECONDS}
+    engine = create_engine(url, connect_args=arguments, **options)
+    event.listen(engine, "connect", prepare)
+    event.listen(engine, "begin", lambda connection: connection.exec_driver_sql(begin))
+    return engine
 
 
 def _set_pragmas(connection: Any, _record: Any) -> None:
@@ -150,9 +122,8 @@ def _read_damaged_text(connection: Any, _record: Any) -> None:
     connection.text_factory = lambda raw: raw.decode("utf-8", "backslashreplace")
 
 
-def _begin_immediate(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN IMMEDIATE")
-
-
-def _begin(connection: Connection) -> None:
-    connection.exec_driver_sql("BEGIN")
+def _arguments(url: URL, name: str) -> dict[str, Any]:
+    """What the driver is told; a parameter in the URL wins, but that ``options`` add up."""
+    options = f"{url.query.get('options', '')} {_OPTIONS}".strip()
+    application = f"{name} {os.getpid()} on {socket.gethostname()}"
+    return {**_POSTGRESQL, **url.query, "options": options, "application_name": application}

@@ -8,22 +8,25 @@ first), sequence, writer, time and ``facts``.
 """
 
 import struct
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from hashlib import sha256
 from typing import Any, NamedTuple, TypeVar
 
 import msgspec
-from sqlalchemy import Connection, Table, func, select
+from sqlalchemy import Connection, Table
 
 from .reader import Reader
-from .schema import FACTS, Fact, ledger, message
+from .rows import Entry
+from .schema import FACTS, MESSAGE, Fact, ledger
 
 T = TypeVar("T")
 
 WRITER = "main"
 
-_PROBLEMS = 100  # so many are told in words
-_PAGE = 200
+_PROBLEMS = 100  # so many are told
+
+_LAST = "SELECT coalesce(max({key}), 0) FROM {table}"
+_ROWS = "SELECT * FROM {table} WHERE {key} > ? AND {key} <= ? ORDER BY {key} LIMIT 200"
 
 _HEAD = struct.Struct(">Bq")
 _SIZE = _HEAD.size + 32
@@ -40,9 +43,9 @@ class Link(NamedTuple):
 START = Link(0, bytes(32))
 
 
-def leaf(code: int, columns: tuple[Any, ...]) -> bytes:
-    """The 41 bytes of one fact, from the number of its table and its immutable columns, the id first."""
-    return _HEAD.pack(code, columns[0]) + sha256(_canonical(columns)).digest()
+def leaf(fact: Fact, row: Any) -> bytes:
+    """The 41 bytes of one fact, from its row."""
+    return _HEAD.pack(fact.code, row[0]) + sha256(_canonical(fact.covered(row))).digest()
 
 
 def follow(link: Link, writer: str, at: int, facts: bytes) -> Link:
@@ -51,18 +54,17 @@ def follow(link: Link, writer: str, at: int, facts: bytes) -> Link:
     return Link(sequence, sha256(_canonical((link.hash, sequence, writer, at, facts))).digest())
 
 
-class Verification(NamedTuple):
-    """What a verification covered and found.
+class Verification(msgspec.Struct):
+    """What a verification covered and found: ``problems`` in words, the first hundred."""
 
-    ``problems`` are the first hundred of ``problem_count``, in words. ``head`` is the last hash: who keeps it elsewhere
-    can tell whether the end of the ledger was cut off.
-    """
+    facts: int = 0
+    transactions: int = 0
+    problems: list[str] = []
 
-    facts: int
-    transactions: int
-    problems: list[str]
-    problem_count: int
-    head: bytes
+    def problem(self, words: str) -> None:
+        """Take down what was found."""
+        if len(self.problems) < _PROBLEMS:
+            self.problems.append(words)
 
 
 def verify(reader: Reader, progress: Callable[[int, int], None] = lambda done, total: None) -> Verification:
@@ -71,113 +73,75 @@ def verify(reader: Reader, progress: Callable[[int, int], None] = lambda done, t
     Derived states and the spool are not covered. Reads in short pages, in bounded memory, while the writer goes on;
     what it commits meanwhile is left for the next time. ``progress`` gets the transactions done and their number.
     """
+    done = Verification()
     with reader.snapshot() as snapshot:
-        total = snapshot.execute(select(func.coalesce(func.max(ledger.c.sequence), 0))).scalar_one()
-        tables = {fact.code: _Facts(reader, fact, snapshot) for fact in FACTS}
-    check = _Check(tables)
-    names = ("sequence", "previous", "writer", "at", "facts", "hash")
-    for row in _pages(reader, ledger, names, total, tuple):
-        check.transaction(*row)
-        progress(check.transactions, total)
-    check.unlisted()
-    return Verification(check.facts, check.transactions, check.problems, check.problem_count, check.link.hash)
+        total = _last(snapshot, ledger)
+        tables = {fact.code: _Facts(reader, fact, _last(snapshot, fact.table), done) for fact in FACTS}
+    link = START
+    for entry in _pages(reader, ledger, total, lambda row: Entry(*row)):
+        done.transactions += 1
+        if entry.sequence != link.sequence + 1:
+            done.problem(f"ledger entry {link.sequence + 1} is missing")
+        elif entry.previous != link.hash:
+            done.problem(f"ledger entry {entry.sequence} does not follow the one before it")
+        link = Link(entry.sequence, entry.hash)
+        before = Link(entry.sequence - 1, entry.previous)
+        if follow(before, entry.writer, entry.at, entry.facts) != link or len(entry.facts) % _SIZE:
+            done.problem(f"ledger entry {entry.sequence} was changed")
+        for start in range(0, len(entry.facts) - _SIZE + 1, _SIZE):
+            done.facts += 1
+            listed = entry.facts[start : start + _SIZE]
+            if table := tables.get(listed[0]):
+                table.check(listed)
+            else:
+                done.problem(f"ledger entry {entry.sequence} lists a fact of an unknown kind")
+        progress(done.transactions, total)
+    for table in tables.values():
+        table.pass_over(2**63)
+    return done
 
 
 class _Facts:
-    """The facts of one table in order of id, as leaves, up to the last one that there was at the beginning."""
+    """The facts of one table in order of id, up to the last one that there was at the beginning, as leaves."""
 
-    def __init__(self, reader: Reader, fact: Fact, snapshot: Connection) -> None:
-        self.name = fact.table.name
-        self._code = fact.code
-        self._digest = fact.columns.index("digest") if fact.table is message else -1
-        columns = (*fact.columns, "body") if fact.table is message else fact.columns
-        last = snapshot.execute(select(func.coalesce(func.max(fact.table.c.id), 0))).scalar_one()
-        self._leaves = _pages(reader, fact.table, columns, last, self._leaf)
-        self.next: tuple[int, bytes] | None = None
-        self.advance()
+    def __init__(self, reader: Reader, fact: Fact, end: int, found: Verification) -> None:
+        self._fact = fact
+        self._found = found
+        self._leaves = _pages(reader, fact.table, end, self._leaf)
+        self._next = next(self._leaves, None)
 
-    def advance(self) -> None:
-        """Go to the next fact; ``next`` is its id and leaf, or None at the end."""
-        self.next = next(self._leaves, None)
+    def check(self, listed: bytes) -> None:
+        """Hold what the ledger lists against the next fact."""
+        _, id = _HEAD.unpack_from(listed)
+        self.pass_over(id)
+        if not self._next or self._next[0] != id:
+            self._found.problem(f"{self._fact.table.name} {id} is missing")
+            return
+        if self._next[1] != listed:
+            self._found.problem(f"{self._fact.table.name} {id} was changed")
+        self._next = next(self._leaves, None)
+
+    def pass_over(self, id: int) -> None:
+        """Leave the facts before this id behind: no ledger entry lists them."""
+        while self._next and self._next[0] < id:
+            self._found.problem(f"{self._fact.table.name} {self._next[0]} is in no ledger entry")
+            self._next = next(self._leaves, None)
 
     def _leaf(self, row: Any) -> tuple[int, bytes]:
-        columns, whole = tuple(row), True
-        if self._digest >= 0:
-            *_, body = columns
-            columns, whole = columns[:-1], sha256(body).digest() == columns[self._digest]
-        return columns[0], leaf(self._code, columns) if whole else b""
+        whole = self._fact is not MESSAGE or (isinstance(row.body, bytes) and sha256(row.body).digest() == row.digest)
+        return row[0], leaf(self._fact, row) if whole else b""
 
 
-def _pages(reader: Reader, table: Table, columns: Sequence[str], last: int, make: Callable[[Any], T]) -> Iterator[T]:
-    """What is made of each row of a table, in order of its key, up to ``last``; each page is a snapshot of its own.
+def _last(snapshot: Connection, table: Table) -> int:
+    """The highest key of a table; 0 where it is empty."""
+    last: int = snapshot.exec_driver_sql(_LAST.format(key=table.columns.keys()[0], table=table.name)).scalar_one()
+    return last
 
-    Bodies may be large, so that each row is made into what is needed as it is fetched.
-    """
-    key = table.c[columns[0]]
-    page = select(*(table.c[name] for name in columns)).where(key <= last).order_by(key).limit(_PAGE)
-    options = {"stream_results": True, "max_row_buffer": 20}
+
+def _pages(reader: Reader, table: Table, last: int, make: Callable[[Any], T]) -> Iterator[T]:
+    """What is made of each row of a table, in order of its key, up to ``last``; each page is a snapshot of its own."""
+    page = _ROWS.format(key=table.columns.keys()[0], table=table.name)
     after = -(2**63)
-    while True:
-        made = []
-        with reader.snapshot() as snapshot:
-            for row in snapshot.execute(page.where(key > after), execution_options=options):
-                made.append(make(row))
-                after = row[0]
-        if not made:
-            return
-        yield from made
-
-
-class _Check:
-    def __init__(self, tables: dict[int, _Facts]) -> None:
-        self.facts = 0
-        self.transactions = 0
-        self.problems: list[str] = []
-        self.problem_count = 0
-        self.link = START
-        self._tables = tables
-
-    def transaction(self, sequence: int, previous: bytes, writer: str, at: int, facts: bytes, hash: bytes) -> None:
-        """Check one row of the ledger and every fact that it lists."""
-        self.transactions += 1
-        if sequence != self.link.sequence + 1:
-            self._problem(f"ledger entry {self.link.sequence + 1} is missing")
-        elif previous != self.link.hash:
-            self._problem(f"ledger entry {sequence} does not follow the one before it")
-        if follow(Link(sequence - 1, previous), writer, at, facts).hash != hash or len(facts) % _SIZE:
-            self._problem(f"ledger entry {sequence} was changed")
-        self.link = Link(sequence, hash)
-        for start in range(0, len(facts) - _SIZE + 1, _SIZE):
-            self._fact(sequence, facts[start : start + _SIZE])
-
-    def unlisted(self) -> None:
-        """Check that nothing is left over."""
-        for table in self._tables.values():
-            while table.next:
-                self._skip(table)
-
-    def _fact(self, sequence: int, listed: bytes) -> None:
-        self.facts += 1
-        code, id = _HEAD.unpack_from(listed)
-        table = self._tables.get(code)
-        if table is None:
-            self._problem(f"ledger entry {sequence} lists a fact of an unknown kind")
-            return
-        while table.next and table.next[0] < id:
-            self._skip(table)
-        if not table.next or table.next[0] > id:
-            self._problem(f"{table.name} {id} is missing")
-            return
-        if table.next[1] != listed:
-            self._problem(f"{table.name} {id} was changed")
-        table.advance()
-
-    def _skip(self, table: _Facts) -> None:
-        if table.next:
-            self._problem(f"{table.name} {table.next[0]} is in no ledger entry")
-            table.advance()
-
-    def _problem(self, words: str) -> None:
-        self.problem_count += 1
-        if len(self.problems) < _PROBLEMS:
-            self.problems.append(words)
+    while made := [(row[0], make(row)) for row in reader.stream(page, after, last)]:
+        after = made[-1][0]
+        yield from (one for _, one in made)

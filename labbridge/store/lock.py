@@ -21,35 +21,22 @@ _HOLDER = (
 )
 
 
-class FileLock:
-    """An exclusive lock on ``<store>.lock``, which names the process that holds it."""
+def take_file(store: str) -> int:
+    """Lock ``<store>.lock``, which names the process that holds it; gives the open file, which is the lock.
 
-    def __init__(self, store: str) -> None:
-        self._store = store
-        self._path = Path(store + ".lock")
-        self._file = -1
-
-    def acquire(self) -> None:
-        """Take the lock; raises StoreLocked, naming the process that has it, or StoreError."""
-        try:
-            file = os.open(self._path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
-        except OSError as error:
-            raise StoreError(f"the lock {self._path} cannot be opened: {error.strerror}") from None
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        except OSError:
-            holder = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "unknown"
-            os.close(file)
-            raise StoreLocked(locked_text(self._store, f"process {holder}")) from None
-        os.ftruncate(file, 0)
-        os.pwrite(file, b"%d\n" % os.getpid(), 0)
-        self._file = file
-
-    def release(self) -> None:
-        """Give the lock back; the file stays, since removing it would let two processes lock two files."""
-        if self._file >= 0:
-            os.close(self._file)
-            self._file = -1
+    Raises StoreLocked, naming the process that has it, or StoreError. The lock's file is never removed, since that would
+    let two processes lock two files.
+    """
+    file = open_file(store + ".lock")
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except OSError:
+        holder = os.pread(file, 20, 0).decode("ascii", "replace").strip() or "unknown"
+        os.close(file)
+        raise _locked(store, f"process {holder}") from None
+    os.ftruncate(file, 0)
+    os.pwrite(file, b"%d\n" % os.getpid(), 0)
+    return file
 
 
 def take_advisory(connection: Connection, store: str) -> None:
@@ -58,9 +45,18 @@ def take_advisory(connection: Connection, store: str) -> None:
     holder = None if taken else connection.exec_driver_sql(_HOLDER, (_ADVISORY,)).scalar()
     connection.commit()
     if not taken:
-        raise StoreLocked(locked_text(store, holder or "another process"))
+        raise _locked(store, holder or "another process")
 
 
-def locked_text(store: str, holder: str) -> str:
-    """What a person reads when the store is taken."""
-    return f"the store {store} is in use by {holder}: stop that one first, or give this one a store of its own"
+def open_file(file: str) -> int:
+    """Open a file, made if need be, readable by its owner alone; raises StoreError when that cannot be."""
+    try:
+        return os.open(file, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
+    except FileNotFoundError:
+        raise StoreError(f"the folder {Path(file).parent} does not exist: make it, or correct [store] url") from None
+    except OSError as error:
+        raise StoreError(f"{file} cannot be opened: {error.strerror}") from None
+
+
+def _locked(store: str, holder: str) -> StoreLocked:
+    return StoreLocked(f"the store {store} is in use by {holder}: stop that one first, or give this one a store of its own")

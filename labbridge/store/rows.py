@@ -1,84 +1,62 @@
-"""What the store gives back: frozen rows; times in microseconds since 1970 UTC, documents as the bytes stored."""
+"""The rows of every table: what a field is called here, its column is called there, in the same order.
+
+Times are microseconds since 1970 UTC; every id is given by the one writer, rising. ``state`` is derived and may change;
+all other columns of a fact are immutable and covered by the ledger. Large columns come last, so that the small ones are
+read without them: in lists a message has no body and a delivery no payload (they are empty).
+"""
+
+from typing import ClassVar
 
 import msgspec
 
 
-class Earlier(msgspec.Struct, frozen=True, gc=False):
-    """A report that is stored, with the documents of its decisions, oldest first."""
+class Row(msgspec.Struct, frozen=True, gc=False):
+    """A row of ``table``; the first column is its key."""
 
-    report_id: int
-    message_id: int
-    at: int
-    analyzer: str
-    key: str
-    specimen: str
-    patient: str
-    role: str
-    digest: bytes
-    content: bytes
-    state: str
-    document: bytes
-    decisions: tuple[bytes, ...] = ()
+    table: ClassVar[str]
 
 
-class Delivery(msgspec.Struct, frozen=True, gc=False):
-    """A payload for a lane; in lists ``payload`` is left out (empty)."""
+class Message(Row, frozen=True):
+    """A transmission, byte for byte; where ``size`` is more than the body's, the body is only its beginning."""
 
+    table: ClassVar[str] = "message"
     id: int
     at: int
-    destination: str
-    lane: str
-    report_id: int
-    decision_id: int
-    control_id: str
-    due: int
-    state: str
-    payload: bytes = b""
-
-
-class Queued(msgspec.Struct, frozen=True, gc=False):
-    """What a sender must know of a delivery that waits; ``state`` is queued or refused."""
-
-    id: int
-    at: int
-    destination: str
-    lane: str
-    state: str
-    control_id: str
-    report_id: int
-    specimen: str
-
-
-class Attempt(msgspec.Struct, frozen=True, gc=False):
-    """One answer of a destination."""
-
-    id: int
-    delivery_id: int
-    at: int
-    outcome: str
-    reply: bytes
-
-
-class Message(msgspec.Struct, frozen=True, gc=False):
-    """A transmission; in lists ``body`` is left out (empty)."""
-
-    id: int
-    at: int
-    direction: str
+    direction: str  # in, out
     analyzer: str
     link: str
-    kind: str
+    kind: str  # stored, unreadable, incomplete, oversize, duplicate, stray ...
     control_id: str
-    digest: bytes
+    digest: bytes  # SHA-256 of the body, which the ledger covers only through it
     size: int
-    note: str
-    state: str
+    note: str  # reasons, as JSON
+    state: str  # empty, open (a person must look), settled
     body: bytes = b""
 
 
-class Decision(msgspec.Struct, frozen=True, gc=False):
+class Earlier(Row, frozen=True):
+    """A report, with the documents of its decisions, oldest first."""
+
+    table: ClassVar[str] = "report"
+    report_id: int = msgspec.field(name="id")
+    message_id: int
+    at: int
+    analyzer: str
+    key: str  # what identifies the specimen at this analyzer; usually the specimen's id
+    specimen: str
+    patient: str
+    role: str
+    digest: bytes  # of the message
+    content: bytes  # SHA-256 of what the report says
+    state: str  # released, held, rejected, superseded, kept
+    document: bytes
+    decisions: tuple[bytes, ...] = ()  # no column
+
+
+class Decision(Row, frozen=True):
     """Verdicts on a report, by whom, under which revision."""
 
+    table: ClassVar[str] = "decision"
     id: int
     report_id: int
     at: int
@@ -87,18 +65,53 @@ class Decision(msgspec.Struct, frozen=True, gc=False):
     document: bytes
 
 
-class Revision(msgspec.Struct, frozen=True, gc=False):
+class Delivery(Row, frozen=True):
+    """A payload for a lane, not to be sent before ``due`` (0: at once)."""
+
+    table: ClassVar[str] = "delivery"
+    id: int
+    at: int
+    destination: str
+    lane: str
+    report_id: int
+    decision_id: int
+    control_id: str
+    due: int
+    state: str  # queued, delivered, refused, cancelled, superseded
+    payload: bytes = b""
+
+
+class Queued(Delivery, frozen=True):
+    """A delivery that waits or was refused, and its specimen."""
+
+    specimen: str = ""  # no column
+
+
+class Attempt(Row, frozen=True):
+    """One answer of a destination."""
+
+    table: ClassVar[str] = "attempt"
+    id: int
+    delivery_id: int
+    at: int
+    outcome: str
+    reply: bytes
+
+
+class Revision(Row, frozen=True):
     """The profiles, mappings and rules in force at a time."""
 
+    table: ClassVar[str] = "revision"
     id: int
     at: int
     digest: bytes
     body: bytes
 
 
-class AuditEntry(msgspec.Struct, frozen=True, gc=False):
+class Audit(Row, frozen=True):
     """What a person changed."""
 
+    table: ClassVar[str] = "audit"
     id: int
     at: int
     actor: str
@@ -109,16 +122,30 @@ class AuditEntry(msgspec.Struct, frozen=True, gc=False):
     new: str
 
 
-class Spooled(msgspec.Struct, frozen=True, gc=False):
-    """The frames of a transmission that was not whole when the store was last closed."""
+class Entry(Row, frozen=True):
+    """One transaction in the ledger; ``hash`` covers all other columns."""
 
+    table: ClassVar[str] = "ledger"
+    sequence: int
+    writer: str
+    at: int
+    previous: bytes
+    hash: bytes
+    facts: bytes
+
+
+class Spooled(Row, frozen=True):
+    """A frame of a transmission that is not whole yet, or all of them joined."""
+
+    table: ClassVar[str] = "spool"
+    id: int
     session: str
     analyzer: str
     at: int
     body: bytes
 
 
-class Trace(msgspec.Struct, frozen=True, gc=False):
+class Trace(msgspec.Struct, frozen=True):
     """Everything about one specimen, each list in order of id."""
 
     messages: list[Message]
@@ -126,24 +153,3 @@ class Trace(msgspec.Struct, frozen=True, gc=False):
     decisions: list[Decision]
     deliveries: list[Delivery]
     attempts: list[Attempt]
-
-
-class Waiting(msgspec.Struct, frozen=True, gc=False):
-    """How many deliveries of a destination wait in one state, and since when the oldest does."""
-
-    destination: str
-    state: str
-    count: int
-    oldest: int
-
-
-class Counts(msgspec.Struct, frozen=True, gc=False):
-    """How much is stored: facts by the highest id given (a failed transaction leaves a gap), and what waits."""
-
-    messages: int
-    reports: int
-    decisions: int
-    deliveries: int
-    held: int
-    open: int
-    waiting: list[Waiting]

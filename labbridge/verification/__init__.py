@@ -11,8 +11,8 @@ from typing import Literal
 
 import msgspec
 
-from labbridge.mapping import Catalogue, Mapped
-from labbridge.model import Decided, Patient, Reason, Report, Result, Verdict
+from labbridge.mapping import Catalogue, Limits, Mapped
+from labbridge.model import Decided, Reason, Report, Result, Verdict
 from labbridge.verification.ages import age_in_days
 
 RELEASE = Verdict("release")
@@ -48,9 +48,7 @@ class _Case(msgspec.Struct, frozen=True):
     """What is the same for every result of a report."""
 
     whole: tuple[Reason, ...]  # why all of it is held
-    patient: Patient
-    age: int | None
-    specimen: str
+    limits: Callable[[str], Limits | None]  # of a test, for this patient and specimen
     released: Mapping[str, Known]
     oldest: float
     again: frozenset[str]
@@ -75,31 +73,34 @@ class Verifier:
         """
         whole = report.problems + also + (() if self.rules.auto_release else (_AUTO_OFF,))
         age = age_in_days(report.patient, now, self.zone)
-        oldest = now - self.rules.stale
-        case = _Case(whole, report.patient, age, report.specimen.type, released, oldest, _twice_in_report(mapped))
-        return tuple(self._one(n, result, mapped[n], case) for n, result in enumerate(report.results))
+        limits = self.catalogue.limits_for(report.patient.sex, age, report.specimen.type)
+        case = _Case(whole, limits, released, now - self.rules.stale, _twice_in_report(mapped))
+        return tuple([self._one(n, result, mapped[n], case) for n, result in enumerate(report.results)])
 
     def _one(self, index: int, result: Result, outcome: Mapped, case: _Case) -> Decided:
         test = outcome.test
         if outcome.action in ("ignore", "attach"):
             return Decided(index, result.code, Verdict("ignore", outcome.reasons))
-        reasons = case.whole + result.problems + outcome.reasons
+        reasons = case.whole
+        if result.problems or outcome.reasons:
+            reasons += result.problems + outcome.reasons
         if test is None:
             return Decided(index, result.code, Verdict("hold", reasons), measured_at=result.measured_at)
         name, flag, reference = test.code, "", ""
-        limits = self.catalogue.limits(name, case.patient.sex, case.age, case.specimen)
+        limits = case.limits(name)
         if limits is not None and outcome.action == "report":
             flag, absurd, critical = limits.judge(outcome.value)
             reference = limits.printed
             if absurd or critical:
                 params = {"value": outcome.value, "unit": test.print_unit}
                 reasons += (Reason("absurd" if absurd else "critical", params),)
-        reasons += self._own_reasons(result, case.oldest)
+        status = _DELIVERABLE.get(result.status, "")
+        if not status or result.alarms or (result.measured_at or case.oldest) < case.oldest:
+            reasons += self._own_reasons(result, case.oldest)
         if test.release == "manual":
             reasons += (_MANUAL,)
         if name in case.again:
             reasons += (Reason("twice-in-message", {"test": name}),)
-        status = _DELIVERABLE.get(result.status, result.status)
         verdict = Verdict("hold", reasons) if reasons else RELEASE
         before = case.released.get(name)
         if before is not None:
@@ -119,7 +120,7 @@ class Verifier:
             outcome.kind,
             flag,
             reference,
-            status,
+            status or result.status,
             result.measured_at,
         )
 
@@ -172,5 +173,7 @@ class Verifier:
 
 def _twice_in_report(mapped: Sequence[Mapped]) -> frozenset[str]:
     """The tests that one report has more than once: which one counts is for a person to say."""
-    counted = Counter(one.test.code for one in mapped if one.test is not None and one.action == "report")
-    return frozenset(name for name, times in counted.items() if times > 1)
+    names = [one.test.code for one in mapped if one.test is not None and one.action == "report"]
+    if len(set(names)) == len(names):
+        return frozenset()
+    return frozenset(name for name, times in Counter(names).items() if times > 1)

@@ -4,7 +4,6 @@ import contextlib
 import itertools
 import json
 import threading
-import time
 from collections import Counter
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -29,6 +28,12 @@ def fresh() -> str:
     return str(next(_numbers))
 
 
+def why(decided: dict[str, Any]) -> list[dict[str, Any]]:
+    """The reasons of a verdict as --json prints it."""
+    reasons: list[dict[str, Any]] = decided["verdict"].get("reasons", [])
+    return reasons
+
+
 def specimen_of(message: bytes) -> str:
     """The specimen that a delivered message is about."""
     return field(message, b"OBR", 3)
@@ -50,7 +55,6 @@ class Ward(Hospital):
     def __init__(self, port: int) -> None:
         super().__init__(port, self._decide)
         self.plans: dict[str, Plan] = {}
-        self.times: list[float] = []
         self._seen: Counter[str] = Counter()
         self._guard = threading.Lock()
 
@@ -59,7 +63,6 @@ class Ward(Hospital):
         with self._guard:
             before = self._seen[specimen]
             self._seen[specimen] += 1
-            self.times.append(time.monotonic())
         plan = self.plans.get(specimen)
         return plan(message, before) if plan else "AA"
 
@@ -120,8 +123,7 @@ class Lab(Laboratory):
     def reasons(self, specimen: str) -> set[str]:
         """Why anything of this specimen is held."""
         rows = self.held(specimen)
-        own = {reason["code"] for row in rows for reason in row["reasons"]}
-        return own | {reason["code"] for row in rows for one in row["results"] for reason in one["reasons"]}
+        return {reason["code"] for row in rows for reason in [*row["reasons"], *itertools.chain(*map(why, row["results"]))]}
 
     def messages(self, kind: str) -> list[dict[str, Any]]:
         """The messages of a kind that wait for a person."""

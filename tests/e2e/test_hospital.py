@@ -2,11 +2,11 @@
 
 import time
 from collections import defaultdict
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.helpers import WBC, Lab, fresh, observations, specimen_of
+from tests.e2e.helpers import WBC, Lab, fresh, laboratory, observations, specimen_of
 from tests.support import END, START, field, his_ack, oru, wait_until
 
 Own = Callable[..., Lab]
@@ -15,9 +15,11 @@ UNSUPPORTED = "ERR|||200^Unsupported message type^HL70357|E\r"
 
 
 @pytest.fixture(scope="module")
-def brisk(everywhere: Lab) -> Lab:
-    """The shared daemon, under a name that says that its hospital's time-out is short."""
-    return everywhere
+def brisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+    """A shared daemon that waits 300 ms for the hospital."""
+    with laboratory(tmp_path_factory.mktemp("brisk"), timeout="300ms") as lab:
+        yield lab
+        assert lab.stop() == 0
 
 
 def _state(lab: Lab, specimen: str) -> str:
@@ -108,7 +110,7 @@ def test_a_message_that_the_hospital_cannot_stand_does_not_keep_the_others_back(
     for specimen in others:
         lab.ward.wait(specimen, seconds=8)
     assert _state(lab, poison) == "queued"
-    assert "cancelled" in lab.well("queue", "cancel", str(lab.queue(poison)[0]["delivery"]), "--reason", "it hangs the hospital")
+    assert "cancelled" in lab.well("queue", "cancel", str(lab.queue(poison)[0]["id"]), "--reason", "it hangs the hospital")
     assert not lab.queue()
     wait_until(lambda: lab.status()["destinations"][0]["queue"] == 0, 5, "the queue in memory is empty too")
     count = len(lab.ward.of(poison))
@@ -142,7 +144,7 @@ def test_a_refused_message_blocks_its_lane_alone_until_a_person_retries(own: Own
     lab.ward.wait(another)
     assert {field(message, b"OBX", 5) for _, message in lab.ward.of(bad)} == {"5.50"}, "nothing overtook it"
     well[0] = False
-    lab.well("queue", "retry", str(first["delivery"]), "--reason", "the hospital added the ward")
+    lab.well("queue", "retry", str(first["id"]), "--reason", "the hospital added the ward")
     wait_until(lambda: not lab.queue(), 5, "all delivered")
     assert [field(message, b"OBX", 5) for _, message in lab.ward.of(bad)][-2:] == ["5.50", "6.50"]
     assert len({message for _, message in lab.ward.of(bad)}) == 2
@@ -163,9 +165,9 @@ def test_a_refused_message_stays_refused_over_a_restart_and_a_cancelled_one_free
     lab.ward.wait(other)
     first, second = lab.queue(bad)
     assert (first["state"], first["behind"], second["state"]) == ("refused", 1, "queued")
-    status, said = lab.cli("queue", "cancel", str(first["delivery"]))
+    status, said = lab.cli("queue", "cancel", str(first["id"]))
     assert (status, "reason" in said) == (1, True)
-    lab.well("queue", "cancel", str(first["delivery"]), "-r", "told by telephone")
+    lab.well("queue", "cancel", str(first["id"]), "-r", "told by telephone")
     lab.ward.wait(bad, 2)
     wait_until(lambda: not lab.queue(), 5, "the lane went on")
     assert [row["state"] for row in lab.story(bad, "delivery")] == ["cancelled", "delivered"]
@@ -181,7 +183,7 @@ def test_ar_is_tried_again_and_unsupported_is_refused_at_once(everywhere: Lab) -
     everywhere.ward.wait(busy, 2)
     wait_until(lambda: _outcomes(everywhere, busy) == ["again AR", "accepted AA"], 5, "accepted in the end")
     assert len(set(everywhere.ward.of(busy))) == 1
-    everywhere.well("queue", "cancel", str(everywhere.queue(never)[0]["delivery"]), "-r", "test")
+    everywhere.well("queue", "cancel", str(everywhere.queue(never)[0]["id"]), "-r", "test")
 
 
 def test_late_ack_other_message(own: Own) -> None:
@@ -190,25 +192,28 @@ def test_late_ack_other_message(own: Own) -> None:
     early, late = fresh(), fresh()
     ids: dict[str, str] = {}
 
-    def silent_at_first(message: bytes, before: int) -> str | None:
+    def silent_until_the_other_was_answered(message: bytes, before: int) -> str | None:
         ids[early] = field(message, b"MSH", 9)
-        return None if before < 2 else "AA"
+        return "AA" if late in ids else None
 
-    def answers_for_the_other(message: bytes, before: int) -> str | bytes:
-        return START + his_ack("AA", ids[early]) + END if before == 0 else "AA"
+    def answered_for_the_other(message: bytes, before: int) -> str | bytes:
+        if before:
+            return "AA"
+        ids[late] = field(message, b"MSH", 9)
+        return START + his_ack("AA", ids[early]) + END
 
-    lab.ward.plans = {early: silent_at_first, late: answers_for_the_other}
+    lab.ward.plans = {early: silent_until_the_other_was_answered, late: answered_for_the_other}
     lab.tell(early)
     lab.ward.wait(early)
     lab.tell(late)
     lab.ward.wait(late)
-    time.sleep(0.2)
-    assert {_state(lab, early), _state(lab, late)} == {"queued"}
+    wait_until(lambda: "belongs to no message in flight" in lab.log.read_text(), 5, "the answer is passed over")
     assert _outcomes(lab, early) == _outcomes(lab, late) == []
+    assert {_state(lab, early), _state(lab, late)} == {"queued"}
     lab.ward.wait(late, 2)
-    lab.ward.wait(early, 3)
+    lab.ward.wait(early, 2)
     wait_until(lambda: not lab.queue(), 5, "both delivered, each by its own answer")
-    assert "belongs to no message in flight" in lab.log.read_text()
+    assert _outcomes(lab, early) == _outcomes(lab, late) == ["accepted AA"]
 
 
 @pytest.mark.parametrize(
@@ -223,27 +228,17 @@ def test_late_ack_other_message(own: Own) -> None:
     ],
     ids=["no id", "another id", "no MSA", "unknown code", "not MLLP", "garbage"],
 )
-def test_an_answer_that_is_none_settles_nothing(brisk_ward: Lab, wrong: bytes) -> None:
+def test_an_answer_that_is_none_settles_nothing(brisk: Lab, wrong: bytes) -> None:
     specimen = fresh()
 
     def plan(message: bytes, before: int) -> str | bytes:
         return wrong.replace(b"{id}", field(message, b"MSH", 9).encode()) if before == 0 else "AA"
 
-    brisk_ward.ward.plans[specimen] = plan
-    brisk_ward.tell(specimen)
-    brisk_ward.ward.wait(specimen, 2)
-    wait_until(lambda: _state(brisk_ward, specimen) == "delivered", 5, "delivered")
-    assert _outcomes(brisk_ward, specimen) == ["accepted AA"]
-
-
-@pytest.fixture(scope="module")
-def brisk_ward(tmp_path_factory: pytest.TempPathFactory):
-    """A shared daemon that waits 300 ms for the hospital."""
-    from tests.e2e.helpers import laboratory
-
-    with laboratory(tmp_path_factory.mktemp("brisk"), timeout="300ms") as lab:
-        yield lab
-        assert lab.stop() == 0
+    brisk.ward.plans[specimen] = plan
+    brisk.tell(specimen)
+    brisk.ward.wait(specimen, 2)
+    wait_until(lambda: _state(brisk, specimen) == "delivered", 5, "delivered")
+    assert _outcomes(brisk, specimen) == ["accepted AA"]
 
 
 def test_many_refusals_in_a_row_pause_the_destination_until_it_is_resumed(own: Own) -> None:

@@ -1,15 +1,13 @@
-"""What the tests of links share: a machine that says what it is told to, a handler that remembers, a small reactor."""
+"""What the tests of links share: a machine that says what it is told to, and a handler that remembers."""
 
 import contextlib
 import socket
-import time
 from collections.abc import Callable
 from typing import Any
 
-from twisted.internet.epollreactor import EPollReactor
-
 from labbridge.links.stream import WireProtocol
 from labbridge.wire.events import Abandoned, Answer, Event, Received, Sent, Write
+from tests.loop import Loop
 
 
 class Script:
@@ -77,28 +75,6 @@ class Handler:
     @property
     def received(self) -> bytes:
         return b"".join(call[1].payload for call in self.calls if isinstance(call[-1], Received))
-
-
-class Loop(EPollReactor):
-    """A reactor of one test's own: turned by hand, never installed, closed at the end."""
-
-    def until(self, done: Callable[[], object], seconds: float = 10.0) -> None:
-        """Turns until ``done`` is true; fails the test after ``seconds``."""
-        end = time.monotonic() + seconds
-        while not done():
-            assert time.monotonic() < end, "the awaited did not happen"
-            self.iterate(0.01)
-
-    def dispose(self) -> None:
-        for call in self.getDelayedCalls():
-            call.cancel()
-        for descriptor in self.removeAll() + list(self._internalReaders):
-            if hasattr(descriptor, "abortConnection"):
-                descriptor.abortConnection()
-            else:
-                descriptor.connectionLost(None)
-        self.iterate(0)
-        self._poller.close()
 
 
 def read_all(sock: socket.socket, loop: Loop, size: int) -> bytes:

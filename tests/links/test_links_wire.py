@@ -1,7 +1,7 @@
 """Links with the machines of wire in them, over loopback."""
 
 import pytest
-from links_support import Handler, Loop, read_all
+from links_support import Handler, read_all
 from test_links_tcp import connect
 from twisted.internet.task import Clock
 from twisted.internet.testing import StringTransport
@@ -10,6 +10,7 @@ from labbridge.links.stream import Machine, WireProtocol
 from labbridge.links.tcp import Connector, Listener
 from labbridge.wire import Lis01Link, Lis01Settings, MllpLink, MllpSettings
 from labbridge.wire.events import Answer, Event, Overdue, Part, Received, Sent
+from tests.loop import Loop
 
 
 def store(link: WireProtocol, event: Event) -> None:

@@ -1,11 +1,3 @@
-from collections.abc import Iterator
+from tests.loop import loop
 
-import pytest
-from simulators_support import Loop
-
-
-@pytest.fixture
-def loop() -> Iterator[Loop]:
-    own = Loop()
-    yield own
-    own.dispose()
+__all__ = ["loop"]

@@ -1,11 +1,7 @@
-"""What the tests of simulators share: two profiles, a sample of each, and a small reactor of a test's own."""
+"""What the tests of simulators share: two profiles and a sample of each."""
 
-import time
-from collections.abc import Callable
 from pathlib import Path
 from zoneinfo import ZoneInfo
-
-from twisted.internet.epollreactor import EPollReactor
 
 from labbridge import profiles
 from labbridge.formats import hl7v2, lis02
@@ -64,27 +60,3 @@ def sample_folder(folder: Path) -> Path:
     (folder / "qc.astm").write_bytes(ASTM.replace(b"||P|1|", b"||Q|1|"))
     (folder / "expected.json").write_text("{}")
     return folder
-
-
-class Loop(EPollReactor):
-    """A reactor of one test's own: turned by hand, never installed, closed at the end."""
-
-    def until(self, done: Callable[[], object], seconds: float = 10.0) -> None:
-        """Turns until ``done`` is true; fails the test after ``seconds``."""
-        end = time.monotonic() + seconds
-        while not done():
-            assert time.monotonic() < end, "the awaited did not happen"
-            self.iterate(0.01)
-
-    def dispose(self) -> None:
-        """Closes every socket, after what was to be closed by itself."""
-        self.iterate(0)
-        for call in self.getDelayedCalls():
-            call.cancel()
-        for descriptor in self.removeAll() + list(self._internalReaders):
-            if hasattr(descriptor, "abortConnection"):
-                descriptor.abortConnection()
-            else:
-                descriptor.connectionLost(None)
-        self.iterate(0)
-        self._poller.close()

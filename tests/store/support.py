@@ -7,7 +7,7 @@ from typing import Any
 
 from sqlalchemy import Connection
 
-from labbridge.store import Store, Transaction
+from labbridge.store import Reader, Store, Transaction
 from labbridge.store.engine import parse, writing
 
 Answers = list[tuple[bool, Any]]
@@ -64,6 +64,13 @@ def submit_together(store: Store, jobs: Sequence[Callable[[Transaction], Any]]) 
     for _ in range(len(jobs) + 1):
         assert left.acquire(timeout=30)
     return answers
+
+
+def count(reader: Reader, table: str = "message") -> int:
+    """How many rows a table has."""
+    with reader.snapshot() as snapshot:
+        number: int = snapshot.exec_driver_sql(f"SELECT count(*) FROM {table}").scalar_one()
+        return number
 
 
 @contextmanager

@@ -12,7 +12,7 @@ from sqlalchemy import Connection, inspect
 
 from labbridge.store import Store, StoreError
 from labbridge.store import migrations as migrations_package
-from labbridge.store.engine import create_file, is_sqlite, parse, writing
+from labbridge.store.engine import parse, writing
 from labbridge.store.migrations import migrate
 from labbridge.store.schema import HEAD, metadata
 
@@ -73,9 +73,6 @@ def test_a_newer_store_is_refused(new_url: str) -> None:
 
 def test_a_migration_is_all_or_nothing(new_url: str) -> None:
     """A migration that fails leaves nothing of itself."""
-    url = parse(new_url)
-    if is_sqlite(url):
-        create_file(url)
     with behind(new_url) as connection:
         connection.exec_driver_sql("CREATE TABLE spool (id int)")
     broken = Store(new_url)

@@ -1,8 +1,8 @@
 """Readers see what is committed, and are in nobody's way."""
 
-from labbridge.store import Reader, Store, Transaction, Waiting
+from labbridge.store import Reader, Store, Transaction
 
-from .support import received
+from .support import count, received
 
 
 def _work(tx: Transaction) -> None:
@@ -33,18 +33,7 @@ def test_queued_is_what_senders_must_know(store: Store, reader: Reader) -> None:
     ]
     assert reader.queued("his") == reader.queued()
     assert reader.queued("other") == []
-    assert reader.payloads([3, 2, 99]) == {2: b"MSH|1", 3: b"MSH|1"}
-
-
-def test_counts_tell_what_is_stored_and_what_waits(store: Store, reader: Reader) -> None:
-    empty = reader.counts()
-    assert (empty.messages, empty.held, empty.waiting) == (0, 0, [])
-    store.call(_work)
-    counts = reader.counts()
-    assert (counts.messages, counts.reports, counts.decisions, counts.deliveries) == (4, 3, 3, 3)
-    assert (counts.held, counts.open) == (1, 1)
-    at = reader.queued()[0].at
-    assert counts.waiting == [Waiting("his", "queued", 1, at), Waiting("his", "refused", 1, at)]
+    assert [one.outcome for one in reader.attempts(3)] == ["AA"]
 
 
 def test_trace_is_everything_about_one_specimen(store: Store, reader: Reader) -> None:
@@ -56,18 +45,6 @@ def test_trace_is_everything_about_one_specimen(store: Store, reader: Reader) ->
     assert [(one.id, one.state) for one in trace.deliveries] == [(1, "delivered"), (3, "refused")]
     assert [(one.delivery_id, one.outcome, one.reply) for one in trace.attempts] == [(1, "AA", b"MSA|AA"), (3, "AA", b"MSA|AA")]
     assert reader.trace("nothing").reports == []
-
-
-def test_single_rows(store: Store, reader: Reader) -> None:
-    store.call(_work)
-    message, revision = reader.message(1), reader.revision(1)
-    assert message is not None
-    assert revision is not None
-    assert (message.body, message.link, revision.body) == (b"MSH|^~\\&", "10.0.0.7", b"rules")
-    assert reader.message(99) is None
-    assert reader.revision(99) is None
-    assert [one.outcome for one in reader.attempts(3)] == ["AA"]
-    assert [(one.id, one.actor, one.new) for one in reader.audit(2)] == [(2, "lab", "released"), (3, "lab", "released")]
 
 
 def test_a_reader_blocks_nobody_and_sees_one_state(store: Store, reader: Reader) -> None:
@@ -87,6 +64,6 @@ def test_a_writer_blocks_no_reader(store: Store, reader: Reader) -> None:
     def job(tx: Transaction) -> int:
         received(tx)
         tx.flush()
-        return reader.counts().messages
+        return count(reader)
 
     assert store.call(job) == 0

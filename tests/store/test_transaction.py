@@ -4,8 +4,8 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from labbridge.store import HISTORY, Reader, Spooled, Store, Transaction
-from labbridge.store.transaction import storable
+from labbridge.store import Reader, Store, Transaction
+from labbridge.store.lookups import HISTORY, storable
 
 from .support import open_ready, received
 
@@ -70,10 +70,6 @@ def test_facts_are_found_by_id(store: Store) -> None:
         found = tx.find_delivery(delivery.id)
         assert found is not None
         assert (found.state, found.payload, found.lane, found.report_id) == ("delivered", b"MSH|1", "his/S1", report)
-        earlier = tx.find_report(report)
-        assert earlier is not None
-        assert (earlier.specimen, earlier.message_id) == ("S1", 1)
-        assert tx.find_report(99) is None
         assert tx.find_delivery(99) is None
         assert tx.deliveries_of(99) == []
 
@@ -120,9 +116,9 @@ def test_the_spool_keeps_what_is_not_whole(store: Store) -> None:
         tx.spool("a", "xn-1", b"new")
 
     store.call(job)
-    at = store.call(lambda tx: tx.spooled()[0].at)
     assert store.call(lambda tx: tx.spooled_body("b")) == b"13"
-    assert store.call(lambda tx: tx.spooled()) == [Spooled("b", "xn-1", at, b"13"), Spooled("a", "xn-1", at, b"new")]
+    found = store.call(lambda tx: tx.spooled())
+    assert [(one.session, one.analyzer, one.body) for one in found] == [("b", "xn-1", b"13"), ("a", "xn-1", b"new")]
     store.call(lambda tx: [tx.clear_spool(session) for session in "ab"])
     assert store.call(lambda tx: tx.spooled()) == []
 
@@ -143,15 +139,16 @@ def test_incomplete_transmissions_stay_open_until_settled(store: Store) -> None:
     assert store.call(job) == [(4, b"H|")]
 
 
-def test_times_default_to_the_transaction(store_url: str) -> None:
-    """Every fact carries microseconds since 1970: the transaction's, or what was given."""
+def test_times_are_the_transactions(store_url: str) -> None:
+    """Every fact carries the beginning of its transaction, in microseconds since 1970."""
     store = Store(store_url, clock=lambda: 1_700_000_000.5)
     open_ready(store)
-    store.call(lambda tx: tx.message(direction="out", analyzer="", kind="stored", body=b"", at=7))
-    store.call(lambda tx: tx.message(direction="out", analyzer="", kind="stored", body=b""))
+    assert store.call(lambda tx: [received(tx), tx.at][1]) == 1_700_000_000_500_000
     assert store.close()
     reader = Reader(store_url)
-    assert [getattr(reader.message(id), "at", None) for id in (1, 2)] == [7, 1_700_000_000_500_000]
+    found = reader.trace("S1")
+    for rows in (found.messages, found.reports, found.decisions, found.deliveries, found.attempts):
+        assert [row.at for row in rows] == [1_700_000_000_500_000]
     reader.close()
 
 
@@ -159,11 +156,9 @@ def test_size_and_digest_follow_the_body(store: Store, reader: Reader) -> None:
     """Size and digest are the body's, but that an oversize message tells its own size."""
     store.call(lambda tx: tx.message(direction="in", analyzer="a", kind="stored", body=b"abc"))
     store.call(lambda tx: tx.message(direction="in", analyzer="a", kind="oversize", body=b"abc", size=10**8))
-    whole, head = reader.message(1), reader.message(2)
-    assert whole is not None
-    assert head is not None
-    assert (whole.size, head.size, head.body) == (3, 10**8, b"abc")
-    assert whole.digest.hex() == "ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+    digest = bytes.fromhex("ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad")
+    found = [tuple(row) for row in reader.stream("SELECT size, digest, body FROM message ORDER BY id")]
+    assert found == [(3, digest, b"abc"), (10**8, digest, b"abc")]
 
 
 @given(text=st.text(st.characters(exclude_categories=[])), body=st.binary())

@@ -44,7 +44,7 @@ def test_a_file_that_is_no_store_is_not_read(tmp_path: Path) -> None:
     (tmp_path / "labbridge.db").touch()
     reader = Reader(f"sqlite:///{tmp_path}/labbridge.db")
     with pytest.raises(StoreError, match="no such table"):
-        reader.counts()
+        reader.queued()
     reader.close()
 
 
