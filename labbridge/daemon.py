@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import structlog
-from twisted.internet import defer
+from twisted.internet import defer, task
 
 from labbridge import commands, config, control, revision, web
 from labbridge.commands import CommandError, Done, Request
@@ -32,8 +32,9 @@ from labbridge.wire.mllp import MllpLink, MllpSettings
 
 log = structlog.get_logger()
 
-STOP_SECONDS = 8.0
+STOP_SECONDS = 6.0  # and two for the store: ten in all is promised
 REMIND_SECONDS = 900.0
+PORT_SECONDS = 0.01  # Twisted closes a listening socket in a later turn of the reactor
 
 
 class Daemon:
@@ -152,7 +153,7 @@ class Daemon:
             self.reactor,
             destination.connect.host,
             destination.connect.port,
-            lambda: MllpLink(MllpSettings(answer_time=None)),
+            lambda: MllpLink(MllpSettings(release=destination.mllp_release, answer_time=None)),
             courier,
             outage.changed,
         )
@@ -240,7 +241,7 @@ class Daemon:
     def reload(self) -> Any:
         """Reads the configuration anew and changes what changed; on any mistake nothing changes.
 
-        A Deferred of the mistakes: a port is listened on again only when its old listener has let it go.
+        A Deferred of the mistakes: a port is listened on again only after its old listener has let it go.
         """
         try:
             settings = config.load(self.path)
@@ -256,16 +257,15 @@ class Daemon:
             log.warning(notice)
         old, self.settings = self.settings, settings
         gone, new = config.changes(old.analyzers, settings.analyzers)
-        stopped = []
         for station in [self.stations[analyzer.name] for analyzer in gone if analyzer.name in self.stations]:
             if station.analyzer.name not in {a.name for a in new} or not station.adapt(settings):
-                stopped.append(self.stations.pop(station.analyzer.name).stop("the configuration changed"))
+                self.stations.pop(station.analyzer.name).stop("the configuration changed")
         self.revision = compiled
         self.intake.revise(compiled)
         self._reload_destinations(old, settings)
-        return defer.DeferredList(stopped).addCallback(self._start_stations)
+        return task.deferLater(self.reactor, PORT_SECONDS, self._start_stations)
 
-    def _start_stations(self, _: Any) -> list[str]:
+    def _start_stations(self) -> list[str]:
         """Starts the analyzers that have no station; returns what went wrong."""
         problems = []
         for index, analyzer in enumerate(self.settings.analyzers):

@@ -81,15 +81,6 @@ class Alarm(msgspec.Struct, frozen=True):
     hold: bool = True
 
 
-class Values(msgspec.Struct, frozen=True, eq=False):
-    """What is a number, what is no result at all, and what is only a file's name."""
-
-    absent: tuple[re.Pattern[str], ...]
-    attachment: tuple[re.Pattern[str], ...]
-    decimal: str
-    thousands: str
-
-
 class Profile(msgspec.Struct, frozen=True, eq=False):
     """One analyzer model, compiled: every path parsed, every pattern compiled, every word checked."""
 
@@ -109,7 +100,7 @@ class Profile(msgspec.Struct, frozen=True, eq=False):
     shapes: Mapping[Role, Shape]  # "patient" is there always and serves every role that has none of its own
     roles: tuple[tuple[Role, Condition], ...]  # in the order in which they are asked
     statuses: Mapping[str, str]  # the analyzer's word -> HL7 table 0085
-    values: Values
+    values: Section  # patterns of what is no result and of what names an attachment, decimal and thousands signs
     time_formats: tuple[str, ...]  # of strptime, beside the standards' own
     null_times: tuple[str, ...]
     alarms: Mapping[str, Alarm]
@@ -173,7 +164,7 @@ def parse(name: str, text: str, file: str = "profile.toml") -> Profile:
         shapes=shapes,
         roles=tuple((role, whole["roles"][role]) for role in _ROLES if role in whole["roles"]),
         statuses=whole["status"],
-        values=Values(**whole["value"]),
+        values=whole["value"],
         time_formats=whole["times"]["formats"],
         null_times=whole["times"]["null"],
         alarms=alarms,
@@ -250,14 +241,6 @@ def _known(look_up: Callable[[str], object], given: Any) -> str:
     return cast(str, given)
 
 
-def _charsets(given: Any) -> tuple[str, ...]:
-    return tuple(_known(codecs.lookup, name) for name in _texts(given))
-
-
-def _zone(given: Any) -> str:
-    return given and _known(ZoneInfo, given)
-
-
 def _pattern(given: Any) -> re.Pattern[str]:
     try:
         return re.compile(_text(given))
@@ -328,8 +311,8 @@ _WORDS: Words = {
     "evidence": {"*": lambda free: free},
     "link": {
         "framing": _one_of("mllp", "lis01"),
-        "charset": _charsets,
-        "timezone": _zone,
+        "charset": lambda given: tuple(_known(codecs.lookup, name) for name in _texts(given)),
+        "timezone": lambda given: given and _known(ZoneInfo, given),
         "ends_message": _one_of("L", "eot"),
         "frame_size": _above_zero(int),
         "checksum": _one_of(True, False),

@@ -3,7 +3,6 @@
 from typing import TYPE_CHECKING, Any
 
 import structlog
-from twisted.internet import defer
 
 from labbridge import profiles
 from labbridge.config import Analyzer, Settings
@@ -56,19 +55,18 @@ class Station:
         for link in list(self._source.links):
             link.hold()
 
-    def stop(self, why: str) -> Any:
-        """Closes everything; a Deferred that fires when the port is free."""
-        freed = defer.maybeDeferred(self._source.stop)
+    def stop(self, why: str) -> None:
+        """Closes everything."""
+        self._source.stop()
         for link in list(self._source.links):
             link.close(why)
-        return freed
 
     def adapt(self, settings: Settings) -> bool:
         """Takes a changed configuration on without touching the links; False when the links must change."""
         new = next(a for a in settings.analyzers if a.name == self.analyzer.name)
         same = all(
             getattr(new, field) == getattr(self.analyzer, field)
-            for field in ("profile", "listen", "connect", "allow", "max_connections", "timers")
+            for field in ("profile", "listen", "connect", "allow", "max_connections", "mllp_release", "timers")
         )
         if same:
             self.analyzer = new
@@ -84,7 +82,7 @@ class Station:
         times: dict[str, Any] = {f"{name}_time": seconds for name, seconds in timers.items()}
         if profile.framing == "mllp":
             times = {name: seconds for name, seconds in times.items() if name in ("answer_time", "reply_time")}
-            return MllpLink(MllpSettings(refusal=self._refusal, **times))
+            return MllpLink(MllpSettings(release=self.analyzer.mllp_release, refusal=self._refusal, **times))
         if profile.ends_message == "eot":
             times["ends_message"] = _never
         return Lis01Link(Lis01Settings(role="host", frame_size=profile.frame_size, checksum=profile.checksum, **times))

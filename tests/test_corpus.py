@@ -3,25 +3,18 @@
 The messages are not ours to keep: they are read from the folder that LABBRIDGE_CORPUS names.
 """
 
-import json
 import os
-import re
 import subprocess
 import sys
+from functools import cache
 from pathlib import Path
-from typing import Any
-from zoneinfo import ZoneInfo
 
+import msgspec
 import pytest
 
-from labbridge import profiles
-from labbridge.formats import hl7v2, lis02
-from labbridge.model import RemoteProtocolError
-from labbridge.profiles import Profile
-from tests.test_samples import as_json
+from labbridge.trial import Trial, trial_settings, try_file
 
 CORPUS = os.environ.get("LABBRIDGE_CORPUS", "")
-ANALYZERS = Path(__file__).parent.parent / "analyzers"
 
 PROFILES: dict[str, str | dict[str, str]] = {
     "Sysmex-XN-": "sysmex-xn",
@@ -40,46 +33,30 @@ PROFILES: dict[str, str | dict[str, str]] = {
 }
 
 
-def profile_of(file: Path) -> str | None:
-    """The profile that reads a file of the corpus; None for models and formats that have none."""
+def profile_of(file: Path) -> str:
+    """The profile that reads a file of the corpus; empty for models and formats that have none."""
     for prefix, known in PROFILES.items():
         if file.parent.name.startswith(prefix) and file.suffix in (".astm", ".hl7"):
-            return known if isinstance(known, str) else known.get(file.suffix)
-    return None
+            return known if isinstance(known, str) else known.get(file.suffix, "")
+    return ""
 
 
-def unframed(data: bytes, protocol: str) -> list[bytes]:
-    """The messages of a capture, its framing taken off; checksums are the link's business."""
-    if protocol == "hl7v2":
-        return [message for message in re.split(b"[\x0b\x1c]", data) if message.strip()]
-    if b"\x02" not in data:
-        return [data]
-    frames = re.findall(rb"\x02[0-7](.*?)([\x03\x17])", data, re.DOTALL)
-    return [b"".join(text if end == b"\x17" else text.rstrip(b"\r") + b"\r" for text, end in frames)]
+@cache
+def trial(profile: str) -> Trial:
+    return Trial(*trial_settings(None, profile, ""))
 
 
-def read_all(file: Path, profile: Profile) -> dict[str, Any]:
-    read = hl7v2.read if profile.protocol == "hl7v2" else lis02.read
-    try:
-        readings = [read(message, profile, ZoneInfo("UTC")) for message in unframed(file.read_bytes(), profile.protocol)]
-    except RemoteProtocolError as error:
-        return {"error": error.reason.code}
-    found = as_json(*readings)
-    for query in found["queries"]:
-        query["specimen"] = query["specimen"] or ""  # compare.py's word for "all of them"
-    return found
+def reading(file: Path) -> bytes:
+    found = try_file(trial(profile_of(file)), file.read_bytes(), 0.0)
+    return msgspec.json.encode(found.as_json(f"{file.parent.name}/{file.name}"))
 
 
 @pytest.mark.skipif(not CORPUS, reason="LABBRIDGE_CORPUS names no folder")
 def test_nothing_in_the_corpus_is_read_wrong(tmp_path: Path) -> None:
     files = [file for file in sorted(Path(CORPUS).glob("*/*")) if profile_of(file)]
     assert len(files) >= 30
-    loaded = {name: profiles.load(name, [ANALYZERS]) for name in {str(profile_of(file)) for file in files}}
-    lines = [
-        json.dumps({"file": f"{file.parent.name}/{file.name}", **read_all(file, loaded[str(profile_of(file))])}) for file in files
-    ]
     readings = tmp_path / "readings.jsonl"
-    readings.write_text("\n".join(lines), "utf-8")
+    readings.write_bytes(b"\n".join(map(reading, files)))
     compared = subprocess.run([sys.executable, f"{CORPUS}/compare.py", str(readings)], capture_output=True, text=True, check=False)
     print(compared.stdout, compared.stderr)
     assert [line for line in compared.stdout.splitlines() if line.startswith("wrong")] == []

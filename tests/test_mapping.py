@@ -347,6 +347,7 @@ def test_a_file_is_attached(codes: mapping.CodeMap) -> None:
         (",auto,10", ",auto,ten", "sort", "'ten' is not a number"),
         (",name_zh,", ",name,", "name", "is there twice"),
         ("test,name,", "code,name,", "test", "is missing"),
+        (",sort,his", ",sort,", "", "is not a column of this file"),
     ],
 )
 def test_mistakes_in_tests_csv(lab: Lab, old: str, new: str, column: str, message: str) -> None:

@@ -91,6 +91,7 @@ class Analyzer(Setting, frozen=True):
     connect: Address | None = None
     allow: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
     max_connections: Count = 16
+    mllp_release: Literal[1, 2] = 1  # 2: a commit acknowledgement for every block
     specimen_pattern: Regex = ""  # empty: any id
     identity: Literal["barcode", "sample-number", "patient"] = "barcode"
     qc_ids: tuple[Regex, ...] = ()
@@ -137,6 +138,7 @@ class Destination(Setting, frozen=True):
     connections: Count = 1
     codes: str = ""  # the column of tests.csv with its codes; empty: the test itself
     timeout: Duration = 30.0  # the hospital must have answered
+    mllp_release: Literal[1, 2] = 1
     oru: OruSettings = OruSettings()
     answers: Answers = Answers()
 

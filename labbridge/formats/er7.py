@@ -24,7 +24,6 @@ class Delimiters(NamedTuple):
 
 
 DEFAULT = Delimiters()
-_HEADERS = frozenset(("MSH", "FHS", "BHS"))
 
 
 class Segment:
@@ -37,7 +36,7 @@ class Segment:
         self.name = raw[:3]
         self.delimiters = delimiters
         self.fields = raw.split(delimiters.field)
-        if self.name in _HEADERS:
+        if self.name == "MSH":
             self.fields.insert(1, delimiters.field)
 
     def field(self, n: int) -> str:
@@ -51,7 +50,7 @@ class Segment:
         MSH-1 and MSH-2 are never cut.
         """
         text = self.field(n)
-        if n <= 2 and self.name in _HEADERS:
+        if n <= 2 and self.name == "MSH":
             return text
         text = nth(nth(text, self.delimiters.repeat, rep), self.delimiters.component, c)
         return unescape(nth(text, self.delimiters.sub, s) if s else text, self.delimiters)
@@ -131,7 +130,7 @@ def nth(text: str, separator: str, n: int) -> str:
 def escape(text: str, delimiters: Delimiters = DEFAULT) -> str:
     r"""Escape whatever would be read as a delimiter or end a segment or an MLLP block; CR is ``\X0D\`` (HL7 2.7)."""
     special, sequences = _escapes(delimiters)
-    return special.sub(lambda match: sequences[match[0]], text)
+    return special.sub(lambda match: sequences[match[0]], text) if special.search(text) else text
 
 
 def unescape(text: str, delimiters: Delimiters = DEFAULT, decode: Callable[[bytes], str] = bytes.decode) -> str:

@@ -108,7 +108,7 @@ def _reader(profile: Profile, delimiters: Delimiters, named: str) -> Reader:
 
 def _walk(lines: Sequence[str], reader: Reader, assembly: Assembly) -> None:
     """Go through the segments of a message and open the levels that they belong to."""
-    record = reader.plain.record
+    record = reader.plain.results.record
     early_orc: Fields | None = None  # it came before its OBR
     specimen_first = False
     for line in lines:

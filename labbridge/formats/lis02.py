@@ -31,7 +31,7 @@ _LEVELS = {"P": PATIENT, "O": ORDER}
 # The records there are, and how many of their fields the reader itself looks at.
 _KNOWN = {"H": 12, "P": 0, "O": 0, "R": 0, "C": 0, "Q": 0, "M": 0, "S": 0, "L": 3}
 _BLANK = " \t\r\n\0"
-_HEADER = re.compile(r"[Hh](?!\s)[\W_]...")
+_HEADER = re.compile(r"H(?!\s)[\W_]...", re.IGNORECASE)
 
 
 def read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
@@ -41,8 +41,8 @@ def read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
     RemoteProtocolError for what does not begin with a usable header record.
     """
     text, undecodable = charset.decode(payload, profile.charsets)
-    lines = [stripped for line in re.split("[\r\n]+", text) if (stripped := line.strip(_BLANK))]
-    starts = [number for number, line in enumerate(lines) if _HEADER.match(line)]
+    lines = [record for line in text.replace("\n", "\r").split("\r") if (record := line.strip(_BLANK))]
+    starts = [number for number, line in enumerate(lines) if line[0] in "Hh" and _HEADER.match(line)]
     if not starts or starts[0]:
         raise RemoteProtocolError(Reason("no-header"), error_code="100")
     readings = [

@@ -73,8 +73,7 @@ class ShapeReader:
         def texts_of(section: str) -> dict[str, Callable[[Scope], str]]:
             return {key: rules.text(rule) for key, rule in shape[section].items() if key not in ("agree", "sources")}
 
-        self.record: str = shape["result"]["record"]
-        self.result = _result_reader(profile, shape["result"], rules, note)
+        self.results = ResultReader(profile, shape["result"], rules, note)
         self.order, self.sent, self.sender = (rules.text(shape["report"].get(key, ())) for key in ("order", "sent", "sender"))
         self._sources = shape["specimen"].get("sources", {})
         self._null = profile.null_times
@@ -108,78 +107,96 @@ class ShapeReader:
         return [text for fields in notes for text in self._comments(Scope({**scope, self._note: fields}))]
 
 
-def _result_reader(
-    profile: Profile, section: Section, rules: Rules, note: str
-) -> Callable[[Scope, Clock, Sequence[Item]], list[Result]]:
+_LISTS = ("flags", "alarms", "comments")
+
+
+class ResultReader:
     """The hot path: the records of one order, each with its notes, to Results.
 
-    What reads only the record's own fields, and none of those that hold value and time, is worked out once for the texts
-    that stand there (code, unit, flags …), since these come again and again.
+    What reads of the record neither value nor time is worked out once for the texts that stand where it looks (code,
+    unit, flags …), since these come again and again.
     """
-    record = section["record"]
-    finders, places = _finders(profile, section, rules, note)
-    find_value, find_measured = finders.pop("value"), finders.pop("measured")
-    varying = places.pop("value") | places.pop("measured")
-    once = [word for word, read in places.items() if not read & varying and (not read or any(where == record for where, _ in read))]
-    others = [(word, find) for word, find in finders.items() if word not in once]
-    known_by = set().union(*(places[word] for word in once))
-    own = sorted({0, 2 if record == "OBX" else 1}.union(field for segment, field in known_by if segment == record))
-    outer = [place for place in sorted(known_by) if place[0] != record]
-    pick = itemgetter(*own)
-    understood = Memo(classifier(profile.values))
-    finish = _finisher(profile, section, rules, note)
 
-    def work_out(texts: tuple[str, ...]) -> tuple[Result, Any]:
+    def __init__(self, profile: Profile, section: Section, rules: Rules, note: str) -> None:
+        self._profile, self._delimiters, self._note = profile, rules.delimiters, note
+        self.record = record = section["record"]
+        own = {word: _of_notes(rule, note, False) for word, rule in section.items() if word != "record"}
+        places = {word: {path[:2] for each in rule for path in each.paths} for word, rule in own.items()}
+        finders = {word: self._finder(word, rule, rules) for word, rule in own.items()}
+        self._value, self._measured = finders.pop("value"), finders.pop("measured")
+        varying = places["value"] | places["measured"]
+        self._once = {
+            word: find
+            for word, find in finders.items()
+            if not places[word] & varying and (not places[word] or record in dict(places[word]))
+        }
+        self._others = {word: find for word, find in finders.items() if word not in self._once}
+        read = {place for word in self._once for place in places[word]}
+        # Of the record at least two fields, OBX-2 among them, so that itemgetter gives a tuple.
+        self._inner = sorted({(record, 0), (record, 2 if record == "OBX" else 1)} | {each for each in read if each[0] == record})
+        self._outer = sorted(read.difference(self._inner))
+        self._known = Memo(self._work_out)
+        self._understood = Memo(classifier(profile.values))
+        self._find_alarms, self._find_comments = (
+            rules.texts(_of_notes(section.get(word, ()), note, True)) for word in ("alarms", "comments")
+        )
+
+    def _finder(self, word: str, rule: Rule, rules: Rules) -> Callable[[Scope], Any]:
+        if word in _LISTS:
+            return rules.texts(rule)
+        find, statuses = rules.text(rule), self._profile.statuses
+        if word == "status":
+            return lambda scope: statuses.get(find(scope), "N")
+        return (lambda scope: find(scope) != "") if word == "edited" else find
+
+    def _work_out(self, texts: tuple[str, ...]) -> tuple[Result, Any]:
+        """A result without value and time, and how OBX-2 wants the value to be read."""
         scope = Scope()
-        for (segment, field), text in zip([*((record, field) for field in own), *outer], texts, strict=True):
+        for (segment, field), text in zip((*self._inner, *self._outer), texts, strict=True):
             scope.setdefault(segment, [""] * 100)[field] = text
-        known = Result(**{"code": "", **{word: finders[word](scope) for word in once}})
-        return known, TYPED.get(scope[record][2]) if record == "OBX" else None
+        known = Result(**{"code": "", **{word: find(scope) for word, find in self._once.items()}})
+        return known, TYPED.get(scope[self.record][2]) if self.record == "OBX" else None
 
-    worked_out = Memo(work_out)
-
-    def read(scope: Scope, clock: Clock, items: Sequence[Item]) -> list[Result]:
+    def read(self, scope: Scope, clock: Clock, items: Sequence[Item]) -> list[Result]:
+        """The results of the order that a scope is of."""
+        record, known_by, understood, others = self.record, self._known, self._understood, self._others
+        find_value, find_measured = self._value, self._measured
+        pick = itemgetter(*(field for _, field in self._inner))
+        around = tuple(scope[segment][field] for segment, field in self._outer)
         results = []
-        around = tuple(scope[segment][field] for segment, field in outer)
         for fields, notes in items:
             scope[record] = fields
-            known, typed = worked_out[pick(fields) + around]
+            known, typed = known_by[pick(fields) + around]
             if typed:
-                value, kind, number, comparator = typed(fields[5], rules.delimiters, understood.__getitem__)
+                value, kind, number, comparator = typed(fields[5], self._delimiters, understood.__getitem__)
             else:
                 value, kind, number, comparator = understood[find_value(scope)]
             measured = find_measured(scope)
             at, bad = clock[measured]
             result = replace(known, value=value, kind=kind, number=number, comparator=comparator, measured=measured, measured_at=at)
             if others:
-                result = replace(result, **{word: find(scope) for word, find in others})
+                result = replace(result, **{word: find(scope) for word, find in others.items()})
             if notes or bad or result.comments or result.alarms or not result.code:
-                result = finish(result, bad, scope, notes)
+                result = self._finish(result, bad, scope, notes)
             results.append(result)
         return results
 
-    return read
-
-
-_LISTS = ("flags", "alarms", "comments")
-
-
-def _finders(
-    profile: Profile, section: Section, rules: Rules, note: str
-) -> tuple[dict[str, Callable[[Scope], Any]], dict[str, set[tuple[str, int]]]]:
-    """What finds each word of a Result, notes left aside, and the segments and fields that it reads."""
-    finders: dict[str, Callable[[Scope], Any]] = {}
-    places = {}
-    for word, rule in section.items():
-        if word != "record":
-            own = _of_notes(rule, note, False)
-            finders[word] = rules.texts(own) if word in _LISTS else rules.text(own)
-            places[word] = {path[:2] for each in own for path in each.paths}
-    status, edited = finders["status"], finders.get("edited")
-    finders["status"] = lambda scope: profile.statuses.get(status(scope), "N")
-    if edited:
-        finders["edited"] = lambda scope: edited(scope) != ""
-    return finders, places
+    def _finish(self, result: Result, bad_time: bool, scope: Scope, notes: Sequence[Fields]) -> Result:
+        """Adds what the notes say (one that tells an alarm is no comment), and what is wrong with the result."""
+        alarms = list(result.alarms)
+        comments = [text for text in result.comments if text != result.value]
+        for fields in notes:
+            scope[self._note] = fields
+            told = self._find_alarms(scope)
+            alarms += told
+            comments += () if told else self._find_comments(scope)
+        scope.pop(self._note, None)
+        return replace(
+            result,
+            alarms=tuple(alarm for alarm in alarms if alarm not in self._profile.no_alarm),
+            comments=tuple(comments),
+            problems=(*([] if result.code else [_NO_CODE]), *([_BAD_TIME] if bad_time else [])),
+        )
 
 
 def _of_notes(rule: Rule, note: str, wanted: bool) -> Rule:
@@ -187,35 +204,10 @@ def _of_notes(rule: Rule, note: str, wanted: bool) -> Rule:
     return tuple(each for each in rule if any(path.segment == note for path in each.paths) == wanted)
 
 
-def _finisher(
-    profile: Profile, section: Section, rules: Rules, note: str
-) -> Callable[[Result, bool, Scope, Sequence[Fields]], Result]:
-    """Adds what the notes after a result say (one that tells an alarm is no comment), and what is wrong with it."""
-    find_alarms, find_comments = (rules.texts(_of_notes(section.get(word, ()), note, True)) for word in ("alarms", "comments"))
-
-    def finish(result: Result, bad_time: bool, scope: Scope, notes: Sequence[Fields]) -> Result:
-        alarms = list(result.alarms)
-        comments = [text for text in result.comments if text != result.value]
-        for fields in notes:
-            scope[note] = fields
-            told = find_alarms(scope)
-            alarms += told
-            comments += () if told else find_comments(scope)
-        scope.pop(note, None)
-        return replace(
-            result,
-            alarms=tuple(alarm for alarm in alarms if alarm not in profile.no_alarm),
-            comments=tuple(comments),
-            problems=(*([] if result.code else [_NO_CODE]), *([_BAD_TIME] if bad_time else [])),
-        )
-
-    return finish
-
-
 PATIENT, SPECIMEN, ORDER = 1, 2, 3  # how deep a level lies; the header's is 0
 
 
-class Level(msgspec.Struct, gc=True):
+class Level(msgspec.Struct):
     """What is open in a message: the segments in force there, the notes about it, and, of an order, its results."""
 
     depth: int
@@ -228,11 +220,7 @@ class Level(msgspec.Struct, gc=True):
 class _Draft(msgspec.Struct):
     """A report in the making."""
 
-    specimen: Specimen
-    role: Role
-    patient: Patient
-    order: str
-    control: dict[str, str]
+    report: Report
     results: list[Result] = []
     comments: list[str] = []
     problems: list[Reason] = []
@@ -247,7 +235,7 @@ class Assembly:
         self.notes: list[Fields] = []  # about the record before
         self._reader = reader
         self._levels = [self.level]
-        self._sent = reader.plain.sent(header)
+        self._sent, self._sender = reader.plain.sent(header), reader.plain.sender(header)
         self._clock = clock_for(reader.profile, zone, self._sent)
         self._drafts: dict[object, _Draft] = {}
 
@@ -277,21 +265,12 @@ class Assembly:
     def reports(self) -> tuple[Report, ...]:
         """The reports, in the order in which their specimens came."""
         self.finish(PATIENT)
-        header = self.level.scope
-        sender, sent_at = self._reader.plain.sender(header), self._clock[self._sent].at
         return tuple(
-            Report(
-                draft.specimen,
-                tuple(draft.results),
-                draft.role,
-                draft.patient,
-                distinct([*draft.problems, *([] if draft.results else [NO_RESULTS]), *self.problems]),
-                self._sent,
-                sent_at,
-                sender,
-                draft.order,
-                tuple(draft.comments),
-                draft.control,
+            replace(
+                draft.report,
+                results=tuple(draft.results),
+                comments=tuple(draft.comments),
+                problems=distinct([*draft.problems, *([] if draft.results else [NO_RESULTS]), *self.problems]),
             )
             for draft in self._drafts.values()
         )
@@ -309,22 +288,25 @@ class Assembly:
         key = (specimen.id, role, *sorted(control.items())) if specimen.id else object()
         draft = self._drafts.get(key)
         if draft is None:
-            draft = self._drafts[key] = _Draft(specimen, role, patient, shape.order(scope), control)
-        elif draft.patient != patient:  # it must be the same one, as far as either is told
-            known, told = asdict(draft.patient), asdict(patient)
+            number, sender, sent, sent_at = shape.order(scope), self._sender, self._sent, self._clock[self._sent].at
+            report = Report(specimen, (), role, patient, (), sent, sent_at, sender, number, (), control)
+            draft = self._drafts[key] = _Draft(report)
+        elif draft.report.patient != patient:  # it must be the same one, as far as either is told
+            known, told = asdict(draft.report.patient), asdict(patient)
             if any(known[name] and told[name] and known[name] != told[name] for name in _IDENTITY):
                 draft.problems.append(_PATIENT_CONFLICT)
-            draft.patient = Patient(**{name: text or told[name] for name, text in known.items()})
+            patient = Patient(**{name: text or told[name] for name, text in known.items()})
+            draft.report = replace(draft.report, patient=patient)
         draft.problems += order.doubts
         if not specimen.id:
             draft.problems.append(_NO_SPECIMEN)
         if not agreed:
             draft.problems.append(SPECIMEN_CONFLICT)
         draft.comments += shape.comments(scope, order.notes)
-        if order.items:
-            draft.results += (shape if shape.record == plain.record else plain).result(scope, self._clock, order.items)
-        elif shape.record != plain.record:
-            draft.results += shape.result(scope, self._clock, [(scope[shape.record], [])])
+        results, items = shape.results, order.items
+        if results.record != plain.results.record:  # the order itself is the result, unless results were sent with it
+            results, items = (plain.results, items) if items else (results, [(scope[results.record], [])])
+        draft.results += results.read(scope, self._clock, items)
 
 
 def distinct(reasons: Iterable[Reason]) -> tuple[Reason, ...]:

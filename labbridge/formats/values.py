@@ -13,7 +13,7 @@ from typing import Generic, NamedTuple, TypeVar
 
 from labbridge.formats.er7 import Delimiters
 from labbridge.model import Kind
-from labbridge.profiles import Profile, Values
+from labbridge.profiles import Profile, Section
 
 K = TypeVar("K", bound=str | tuple[str, ...])
 V = TypeVar("V")
@@ -46,27 +46,29 @@ _COMPARATOR = r"(?:([<>]=?|=[<>]|[≤≥])\s*)?"
 _RATIO = re.compile(_COMPARATOR + r"[0-9]+\s*:\s*[0-9]+")
 
 
-def classifier(values: Values) -> Understand:
+def classifier(values: Section) -> Understand:
     """Make the function that understands the texts of one model's values.
 
     Every digit stays; a decimal comma becomes a point in ``number`` and separators of thousands go. ``+1`` and ``1+``
     are grades and therefore text; so is a number with anything else beside it.
     """
-    point, comma = re.escape(values.decimal), re.escape(values.thousands)
+    decimal, thousands = values["decimal"], values["thousands"]
+    point, comma = re.escape(decimal), re.escape(thousands)
+    absent = (_ABSENT, *values["absent"])
     whole = rf"(?:[0-9]{{1,3}}(?:{comma}[0-9]{{3}})+|[0-9]+)" if comma else "[0-9]+"
     number = re.compile(rf"{_COMPARATOR}(-?(?:{whole}(?:{point}[0-9]*)?|{point}[0-9]+)(?:[eE][+-]?[0-9]+)?)")
 
     def understand(text: str) -> Understood:
         match = number.fullmatch(text)
         if match:
-            digits = match[2].replace(values.thousands or " ", "").replace(values.decimal, ".")
+            digits = match[2].replace(thousands or " ", "").replace(decimal, ".")
             return text, "comparator" if match[1] else "number", digits, _COMPARATORS.get(match[1], match[1])
-        if not text or any(pattern.fullmatch(text) for pattern in (_ABSENT, *values.absent)):
+        if not text or any(pattern.fullmatch(text) for pattern in absent):
             return text, "absent", "", ""
         ratio = _RATIO.fullmatch(text)
         if ratio:
             return text, "ratio", "", _COMPARATORS.get(ratio[1], ratio[1])
-        if any(pattern.fullmatch(text) for pattern in values.attachment):
+        if any(pattern.fullmatch(text) for pattern in values["attachment"]):
             return text, "attachment", "", ""
         return text, "text", "", ""
 

@@ -73,11 +73,7 @@ class Catalogue:
     """
 
     def __init__(
-        self,
-        tests: dict[str, Test],
-        limits: Mapping[str, Sequence[LimitRow]],
-        panels: dict[str, Panel],
-        tables: Sequence[Table] = (),
+        self, tests: dict[str, Test], limits: Mapping[str, list[LimitRow]], panels: dict[str, Panel], tables: Sequence[Table] = ()
     ) -> None:
         self.tests = tests
         self.panels = panels
@@ -195,7 +191,8 @@ def _limit(row: Row, test: Test) -> LimitRow:
         elif low is not None and high is not None and low > high:
             row.wrong("low", "is greater than high; exchange the two")
         if not text:  # as HL7 v2 OBX-7 has it
-            text = f"{low}-{high}" if low is not None and high is not None else f"<{high}" if low is None else f">{low}"
+            ends = row["low"], row["high"]
+            text = "-".join(ends) if all(ends) else f"<{ends[1]}" if ends[1] else f">{ends[0]}"
     else:
         words = frozenset(filter(None, map(str.strip, text.split("|"))))
         text = text.split("|")[0].strip()

@@ -28,6 +28,7 @@ _ANY = "*"
 _EXACT = Context(prec=50, traps=[InvalidOperation, Inexact])
 _ROUND = Context(prec=50, traps=[InvalidOperation])
 _ROUNDING = {"": ROUND_HALF_UP, "<": ROUND_CEILING, "<=": ROUND_CEILING, ">": ROUND_FLOOR, ">=": ROUND_FLOOR}
+ZERO, ONE = Decimal(0), Decimal(1)
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
 
 
@@ -47,21 +48,20 @@ class Mapped(msgspec.Struct, frozen=True, gc=False):
     reasons: tuple[Reason, ...] = ()
 
 
+Words = Mapping[str, Mapped]  # by case-folded value
+_NONE: Words = {}
+
+
 class Rule:
     """One line of a code map, compiled: what a result becomes by its value, or ``settled`` whatever its value."""
 
     def __init__(
-        self,
-        test: Test,
-        factor: Decimal = Decimal(1),
-        offset: Decimal = Decimal(0),
-        words: Mapping[str, Mapped] = {},  # by folded value
-        settled: Mapped | None = None,
+        self, test: Test, factor: Decimal = ONE, offset: Decimal = ZERO, words: Words = _NONE, settled: Mapped | None = None
     ) -> None:
         self.test, self.words, self.settled = test, words, settled
         self._factor, self._offset = factor, offset
         self._converts = factor != 1 or offset != 0
-        self._quantum = Decimal(1).scaleb(-test.decimals)
+        self._quantum = ONE.scaleb(-test.decimals)
         plain = test.kind == "number" and not settled and not self._converts and not any(map(_NUMBER.fullmatch, words))
         digits = rf"\.\d{{{test.decimals}}}" if test.decimals else ""
         self._is_reported_as_sent = re.compile(rf"(?:0|[1-9]\d*){digits}" if plain else "(?!)", re.ASCII).fullmatch
@@ -184,7 +184,7 @@ def _rule(row: Row, catalogue: Catalogue, words: Mapping[str, Mapping[str, Row]]
         return Rule(test, settled=Mapped(action, known, reasons=reasons))
     if test.kind != "number" and converts:
         row.wrong("test", f"{test.code} has words, no numbers; delete factor, offset and reads_as")
-    factor = _factor(row, test) if known and test.kind == "number" else Decimal(1)
+    factor = _factor(row, test) if known and test.kind == "number" else ONE
     mapped: dict[str, Mapped] = {}
     for scope in (_ANY, code):
         for folded, word in words.get(scope, {}).items():
@@ -192,7 +192,7 @@ def _rule(row: Row, catalogue: Catalogue, words: Mapping[str, Mapping[str, Row]]
                 mapped[folded] = Mapped("ignore", test)
             elif test.kind != "number" or scope == code:  # a word for every code is no word for a number
                 mapped[folded] = _reported(test, word["means"])
-    return Rule(test, factor, row.number("offset") or Decimal(0), mapped)
+    return Rule(test, factor, row.number("offset") or ZERO, mapped)
 
 
 def _factor(row: Row, test: Test) -> Decimal:
@@ -212,7 +212,7 @@ def _factor(row: Row, test: Test) -> Decimal:
             row.wrong("factor", f"{message}, or name the real unit in reads_as")
     elif is_named and given is not None and (known := by_powers(unit, test.unit)) and not known / 2 < given < known * 2:
         row.wrong("factor", f"is {given}, but from {named} to {test.unit} it is {known:f}; correct or delete it")
-    return given or Decimal(1)
+    return given or ONE
 
 
 def _words(values: Sequence[Table], codes: set[str]) -> dict[str, dict[str, Row]]:

@@ -12,6 +12,8 @@ from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
+Names = Sequence[str]
+
 _PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 
 
@@ -93,13 +95,7 @@ class Table:
 
 
 def read_table(
-    name: str,
-    folders: Sequence[Path],
-    columns: Sequence[str],
-    required: Sequence[str],
-    *,
-    extra: bool = False,
-    optional: bool = False,
+    name: str, folders: Sequence[Path], columns: Names, required: Names, *, extra: bool = False, optional: bool = False
 ) -> Table:
     """Reads a CSV file with a header line from the first folder that has it.
 
@@ -138,7 +134,7 @@ def read_table(
     return table
 
 
-def _check_header(table: Table, columns: Sequence[str], required: Sequence[str], extra: bool) -> None:
+def _check_header(table: Table, columns: Names, required: Names, extra: bool) -> None:
     for name in required:
         if name not in table.columns:
             table.wrong(1, name, "is missing; the first line names the columns, separated by commas")

@@ -6,6 +6,5 @@ of a sample.
 
 from labbridge.simulators.analyzer import AnalyzerSimulator
 from labbridge.simulators.hospital import Hospital
-from labbridge.simulators.vary import Range, Ranges, Template, ranges_of
 
-__all__ = ["AnalyzerSimulator", "Hospital", "Range", "Ranges", "Template", "ranges_of"]
+__all__ = ["AnalyzerSimulator", "Hospital"]

@@ -24,7 +24,6 @@ from labbridge.wire.mllp import MllpLink, MllpSettings
 
 AGAIN_S = 1.0  # it waits so long before it sends the same bytes again
 ANSWER_S = 15.0  # it waits so long for an HL7 acknowledgement
-BEHIND_S = 5.0  # what was not sent in time is caught up for so long
 
 
 def templates(profile: Profile, samples: Path, zone: tzinfo, ranges: Ranges | None = None) -> list[Template]:
@@ -76,7 +75,6 @@ class AnalyzerSimulator:
         self._dice = random.Random(self.seed)  # noqa: S311 (a game, no secret)
         self._numbers = itertools.count(self._dice.randrange(10**12))  # two runs hardly ever meet
         self._connector = Connector(self.reactor, self.host, self.port, self._machine, self, lambda state: None)
-        self._link: WireProtocol | None = None
         self._message = b""  # what is not yet acknowledged
         self._awaits_reply = False  # a message answers ours; else the link itself tells
         self._in_flight = False
@@ -90,19 +88,18 @@ class AnalyzerSimulator:
 
     def start(self) -> None:
         """Connects, and goes on trying."""
-        self._due = self.reactor.seconds()
         self._connector.start()
 
     def _machine(self) -> Machine:
-        if self.profile.framing == "mllp":
+        profile = self.profile
+        if profile.framing == "mllp":
             return MllpLink(MllpSettings(answer_time=None))
-        return Lis01Link(Lis01Settings(role="instrument", frame_size=self.profile.frame_size, checksum=self.profile.checksum))
+        return Lis01Link(Lis01Settings(role="instrument", frame_size=profile.frame_size, checksum=profile.checksum))
 
     # -- what the connection calls ---------------------------------------------------------------------------------
 
     def opened(self, link: WireProtocol) -> None:
         """Goes on where the last connection ended."""
-        self._link = link
         self._wait(0.0, self._go)
 
     def event(self, link: WireProtocol, event: Event) -> None:
@@ -120,31 +117,30 @@ class AnalyzerSimulator:
 
     def closed(self, link: WireProtocol, why: str) -> None:
         """Keeps its message for the next connection."""
-        self._link = None
         self._answered(False)
 
     # -- what it does ----------------------------------------------------------------------------------------------
 
     def _go(self) -> None:
         """Sends what is to be sent now: the message that was not acknowledged, or a new one that is due."""
-        if self._link is None or self.done:
+        link, now = next(iter(self._connector.links), None), self.reactor.seconds()
+        if link is None or self.done:
             return
-        now = self.reactor.seconds()
         if not self._message:
             if now < self._due:
                 self._wait(self._due - now, self._go)
                 return
-            self._due = max(self._due, now - BEHIND_S) + (1 / self.rate if self.rate else 0.0)
+            self._due = now + (1 / self.rate if self.rate else 0.0)
             template = self._dice.choice(self._templates)
             specimens = [f"{next(self._numbers) % 10**12:012d}" for _ in template.specimens]
             self._message = template.write(Fresh(specimens, datetime.now(self.zone), self._dice, critical=self.critical))
-            owed = self.profile.framing == "mllp" and acknowledge(self._message, "A", stamp="", control_id="")
-            self._awaits_reply = bool(owed)
+            mllp = self.profile.framing == "mllp"
+            self._awaits_reply = mllp and acknowledge(self._message, "A", stamp="", control_id="") != ()
         self._in_flight = True
         self.sent += 1
         if self._awaits_reply:
             self._wait(ANSWER_S, self._answered, False)
-        self._link.send(self.sent, self._message)
+        link.send(self.sent, self._message)
 
     def _answered(self, accepted: bool) -> None:
         """One transmission has its answer, or will never have it; nothing where none is in flight."""

@@ -47,16 +47,11 @@ class Hospital:
     keep: Path | None = None
 
     def __post_init__(self) -> None:
-        self.received = self.repeated = 0
+        self.received = self.distinct = self.repeated = 0
         self.fates: Counter[str] = Counter()
         self._seen: set[str] = set()
         machine = partial(MllpLink, MllpSettings(answer_time=None))
         self._listener = Listener(self.reactor, self.host, self.port, machine, self, max_connections=256)
-
-    @property
-    def distinct(self) -> int:
-        """How many different MSH-10 came."""
-        return len(self._seen)
 
     def start(self) -> None:
         """Listens, once ``down_for`` is over; raises ListenError when the address cannot be had."""
@@ -79,18 +74,15 @@ class Hospital:
         """Keeps and counts a message, then answers it."""
         if not isinstance(event, Received):
             return
-        fate = self._taken(event.payload)
         self.received += 1
+        fate = self._taken(event.payload)
         self.fates[fate] += 1
         if fate == "drop":
             link.drop("simulated")
             return
         stamp = datetime.now(UTC).strftime("%Y%m%d%H%M%S%z")
         replies = acknowledge(event.payload, _CODES[fate], stamp=stamp, control_id=str(self.received)) if fate in _CODES else ()
-        if self.answer_delay > 0:
-            self.reactor.callLater(self.answer_delay, link.settle, event.token, Answer(True, replies))
-        else:
-            link.settle(event.token, Answer(True, replies))
+        self.reactor.callLater(self.answer_delay, link.settle, event.token, Answer(True, replies))
 
     def _taken(self, payload: bytes) -> str:
         """Keeps a message; returns its fate. What is none is rejected."""
@@ -104,6 +96,7 @@ class Hospital:
         fate = random.choices(fates, (*shares, max(0.0, 1 - sum(shares))))[0]  # noqa: S311 (a game, no secret)
         self.repeated += control_id in self._seen
         self._seen.add(control_id)
+        self.distinct = len(self._seen)
         if self.keep is not None:
             line = {"at": time.time(), "control_id": control_id, "fate": fate, "message": text}
             with self.keep.open("a", encoding="utf-8") as file:

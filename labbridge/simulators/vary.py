@@ -7,8 +7,8 @@ arguments; the same dice give the same message.
 """
 
 import re
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from datetime import datetime, timedelta
+from collections.abc import Callable, Iterator, Sequence
+from datetime import UTC, datetime, timedelta
 from functools import partial
 from random import Random
 
@@ -35,15 +35,12 @@ class Range(msgspec.Struct, frozen=True):
         """A number: around the middle, or in these shares of the draws beyond the reference or the critical limits."""
         low = self.low or 0.0
         high = self.high if self.high is not None else low + abs(low) or 1.0
-        chance = dice.random()
-        if chance >= outside + critical:
-            margin = (high - low) / 10
-            return dice.uniform(low + margin, high - margin)
         up = not self.low or (self.high is not None and dice.random() < 0.5)
         edge, limit, sign = (high, self.critical_high, 1) if up else (low, self.critical_low, -1)
-        if limit is None:
-            limit = edge + sign * abs(edge) / 2
-        return dice.uniform(edge, limit) if chance >= critical else limit + sign * abs(limit) * dice.uniform(0.01, 0.1)
+        limit = edge + sign * abs(edge) / 2 if limit is None else limit
+        middle, beyond = (high - low) * 0.4, limit + sign * abs(limit) / 10
+        spans = (((low + high) / 2 - middle, (low + high) / 2 + middle), (edge, limit), (limit, beyond))
+        return dice.uniform(*dice.choices(spans, (1 - outside - critical, outside, critical))[0])
 
 
 Ranges = Callable[[Report, Result], Range | None]
@@ -98,56 +95,58 @@ class Template:
         own.
         """
         self._text = text = sample.decode("latin-1")  # a character a byte: the places are the same
-        base = _read(read, text)
+        base = _read(read, sample)
         if base is None or not base.reports or not all(map(_is_patients, base.reports)):
             raise ValueError("not a sample of patients' results")
         self.specimens = tuple(dict.fromkeys(report.specimen.id for report in base.reports))
-        slots = [*_specimen_slots(text, base, self.specimens, read), *_value_slots(text, base, ranges, read)]
-        slots += _time_slots(text, base)
-        slots += ((*match.span(2), _control_id) for match in _CONTROL_ID.finditer(text))
+        slots = [*_read_slots(text, base, self.specimens, ranges, read), *_time_slots(text, base)]
+        slots += ((*match.span(2), lambda fresh: f"{fresh.dice.getrandbits(64):016x}") for match in _CONTROL_ID.finditer(text))
         self._slots: list[Slot] = []
         for slot in sorted(slots, key=lambda slot: slot[0]):  # stable: the specimen goes before value and time
             if not self._slots or slot[0] >= self._slots[-1][1]:
                 self._slots.append(slot)
         self._delimiters = frozenset(text[3:8] if text.startswith("MSH") else text[1:5]) | {"\r", "\n"}
+        others = {specimen: _bumped(specimen) for specimen in self.specimens}
+        reading = _read(read, self.write(Fresh(tuple(others.values()), datetime.now(UTC), Random(0))))  # noqa: S311
+        if reading is None or _ids(reading) != [(others[id_], problems) for id_, problems in _ids(base)]:
+            raise ValueError("the sample's specimen id has no place of its own")
 
     def write(self, fresh: Fresh) -> bytes:
         """Writes a new message; raises ValueError for a specimen id that its delimiters would cut."""
         if not self._delimiters.isdisjoint("".join(fresh.specimens)):
             raise ValueError("a specimen id must not hold a delimiter of the message")
-        return _replace(self._text, ((start, end, write(fresh)) for start, end, write in self._slots)).encode("latin-1")
+        pieces: list[str] = []
+        done = 0
+        for start, end, write in self._slots:
+            pieces += self._text[done:start], write(fresh)
+            done = end
+        return "".join((*pieces, self._text[done:])).encode("latin-1")
 
 
 _ALONE = r"(?<![0-9A-Za-z.\x80-\xff]){}(?![0-9A-Za-z.\x80-\xff])"
-_NUMBER = re.compile(r"(?<![0-9A-Za-z.,+\-\x80-\xff]) *([+-]?[0-9]+(?:[.,]([0-9]+))?) *(?![0-9A-Za-z.,\x80-\xff])")
 _STAMP = re.compile(_ALONE.format(r"([0-9]{12}(?:[0-9]{2})?)(?:\.[0-9]{1,4})?([+-][0-9]{4})?"))
 _LAYOUTS = {12: "%Y%m%d%H%M", 14: "%Y%m%d%H%M%S"}
 _RECENT = timedelta(days=31)
 _CONTROL_ID = re.compile(r"(?:^|(?<=\r))MSH(.)(?:(?:(?!\1)[^\r])*\1){8}((?:(?!\1)[^\r])+)")  # MSH-10
 
 
-def _control_id(fresh: Fresh) -> str:
-    return f"{fresh.dice.getrandbits(64):016x}"
-
-
 def _is_patients(report: Report) -> bool:
     return report.role == "patient" and bool(report.specimen.id and report.results) and not report.problems
 
 
-def _read(read: Read, text: str) -> Reading | None:
+def _read(read: Read, payload: bytes) -> Reading | None:
     try:
-        return read(text.encode("latin-1"))
+        return read(payload)
     except RemoteProtocolError:
         return None
 
 
-def _replace(text: str, changes: Iterable[tuple[int, int, str]]) -> str:
-    pieces: list[str] = []
-    done = 0
-    for start, end, new in changes:
-        pieces += text[done:start], new
-        done = end
-    return "".join((*pieces, text[done:]))
+def _ids(reading: Reading) -> list[tuple[str, object]]:
+    return [(report.specimen.id, report.problems) for report in reading.reports]
+
+
+def _results(reading: Reading) -> list[tuple[Report, Result]]:
+    return [(report, result) for report in reading.reports for result in report.results]
 
 
 def _bumped(text: str) -> str:
@@ -163,57 +162,36 @@ def _fitted(new: str, old: str) -> str:
     return new.ljust(len(old)) if old.endswith(" ") else new
 
 
-def _specimen_slots(text: str, base: Reading, specimens: Sequence[str], read: Read) -> Iterator[Slot]:
-    """The places that decide which specimen a report is of; a message may say it twice, and then must agree."""
-    said = [(report.specimen.id, report.problems) for report in base.reports]
-    for index, specimen in enumerate(specimens):
-        places = []
-        for match in re.finditer(_ALONE.format(rf" *{re.escape(specimen)} *"), text):
-            change = (*match.span(), _fitted(_bumped(specimen), match[0]))
-            reading = _read(read, _replace(text, [change]))
-            if reading is None or [(report.specimen.id, report.problems) for report in reading.reports] != said:
-                places.append(change)
-                yield *match.span(), partial(_specimen, index, match[0])
-        reading = _read(read, _replace(text, places))
-        wanted = [_bumped(specimen) if id_ == specimen else id_ for id_, _ in said]
-        if reading is None or [report.specimen.id for report in reading.reports] != wanted:
-            raise ValueError("the sample's specimen id has no place of its own")
+def _read_slots(text: str, base: Reading, specimens: Sequence[str], ranges: Ranges | None, read: Read) -> Iterator[Slot]:
+    """The places of the specimen ids (a message may say one twice) and of the values that are numbers.
+
+    The same text elsewhere, where changing it changes neither, stands for something else and is left alone.
+    """
+    before, values = _results(base), {*specimens, *(result.value for _, result in _results(base) if result.kind == "number")}
+    words = "|".join(re.escape(word) for word in sorted(values, key=len, reverse=True))
+    for match in re.finditer(_ALONE.format(f" *({words}) *"), text):
+        other = text[: match.start(1)] + _bumped(match[1]) + text[match.end(1) :]
+        reading = _read(read, other.encode("latin-1"))
+        if reading is None or _ids(reading) != _ids(base):
+            if match[1] in specimens:
+                yield *match.span(), partial(_specimen, specimens.index(match[1]), match[0])
+            continue
+        after = _results(reading)
+        changed = [old for old, new in zip(before, after, strict=False) if old[1].value != new[1].value]
+        if len(before) == len(after) and len(changed) == 1 and changed[0][1].kind == "number":
+            usual = ranges(*changed[0]) if ranges else None
+            yield *match.span(), partial(_value, match, float(changed[0][1].number), usual)
 
 
 def _specimen(index: int, old: str, fresh: Fresh) -> str:
     return _fitted(fresh.specimens[index], old)
 
 
-def _value_slots(text: str, base: Reading, ranges: Ranges | None, read: Read) -> Iterator[Slot]:
-    """The place of each value that is a number; a number that stands for anything else is left alone."""
-    numbers = {result.value for _, result in _results(base) if result.kind == "number"}
-    for match in _NUMBER.finditer(text):
-        if match[1] in numbers:
-            reading = _read(read, _replace(text, [(*match.span(1), _bumped(match[1]))]))
-            changed = reading and _changed(base, reading)
-            if changed:
-                usual = ranges(*changed) if ranges else None
-                yield *match.span(), partial(_value, match, float(changed[1].number), usual)
-
-
-def _results(reading: Reading) -> list[tuple[Report, Result]]:
-    return [(report, result) for report in reading.reports for result in report.results]
-
-
-def _changed(base: Reading, reading: Reading) -> tuple[Report, Result] | None:
-    """The one result whose value alone is another now."""
-    before, after = _results(base), _results(reading)
-    if [result.code for _, result in before] != [result.code for _, result in after]:
-        return None
-    changed = [old for old, new in zip(before, after, strict=True) if old[1].value != new[1].value]
-    return changed[0] if len(changed) == 1 and changed[0][1].kind == "number" else None
-
-
 def _value(sent: re.Match[str], number: float, usual: Range | None, fresh: Fresh) -> str:
-    size, decimals = abs(number), len(sent[2] or "")
+    size, text = abs(number), sent[1].replace(",", ".")
     around = usual or Range(number - size / 20, number + size / 20, number - size * 2 / 3, number + size * 2)
-    scale = float(sent[1].replace(",", ".")) / number if number else 1.0
-    new = f"{around.draw(fresh.dice, fresh.outside, fresh.critical) * scale:z.{decimals}f}"
+    scale = float(text) / number if number else 1.0
+    new = f"{around.draw(fresh.dice, fresh.outside, fresh.critical) * scale:z.{len(text.partition('.')[2])}f}"
     return _fitted(new.replace(".", ",") if "," in sent[1] else new, sent[0])
 
 

@@ -38,7 +38,9 @@ def test_lims_down_at_start(own: Own, store_url: str) -> None:
         for version in range(1, 6):
             for specimen in specimens:
                 wbc = ("6690-2^WBC^LN", f"{version}.50", "10*9/L")
-                assert b"MSA|AA" in client.send(oru(specimen, version, [wbc], f"202611211015{version:02d}"))
+                client.raw(START + oru(specimen, version, [wbc], f"202611211015{version:02d}") + END)
+        for _ in range(300):
+            assert b"MSA|AA" in client.answer()
     time.sleep(1.0)
     status = lab.status()["destinations"][0]
     assert status["queue"] == 300
@@ -58,9 +60,9 @@ def test_lims_down_at_start(own: Own, store_url: str) -> None:
     assert log.count("destination is back") == 1
 
 
-def test_promise_2_a_message_sent_again_has_the_same_id_and_the_same_bytes(own: Own, store_url: str) -> None:
+def test_promise_2_a_message_sent_again_has_the_same_id_and_the_same_bytes(own: Own) -> None:
     """No answer, a lost connection, kill -9: each time the same message comes again, unchanged."""
-    lab = own(url=store_url, timeout="500ms")
+    lab = own(timeout="300ms")
     specimen, silent = fresh(), [True]
 
     def plan(message: bytes, before: int) -> str | None:
@@ -121,9 +123,9 @@ def test_a_message_that_the_hospital_cannot_stand_does_not_keep_the_others_back(
     assert _state(lab, poison) == "cancelled"
 
 
-def test_a_refused_message_blocks_its_lane_alone_until_a_person_retries(own: Own, store_url: str) -> None:
+def test_a_refused_message_blocks_its_lane_alone_until_a_person_retries(own: Own) -> None:
     """AE is refused only after tries that count; the lane waits, others go on; a retry sends the same bytes, in order."""
-    lab = own(url=store_url, repeat="latest-measured", extra="[destination.answers]\ntries = 2\n")
+    lab = own(repeat="latest-measured", extra="[destination.answers]\ntries = 2\n")
     bad, well = fresh(), [True]
     lab.ward.plans[bad] = lambda message, before: "AA" if not well[0] else "AE"
     lab.tell(bad)

@@ -51,9 +51,7 @@ def test_two_replies_have_two_control_ids() -> None:
     assert [str(first["MSH"][0][10]), str(second["MSH"][0][10])] == [ID, "ABCDEFGHIJKLMNOPQ-1"]
 
 
-@pytest.mark.parametrize(
-    "control_id", [b"{3F2504E0-4F89}", b" a b ", b"Mixed Case", "号1".encode("gbk"), b"\xff\xfe", b"x" * 300]
-)
+@pytest.mark.parametrize("control_id", [b"{3F2504E0-4F89}", b" a b ", b"Mixed Case", "号1".encode("gbk"), b"\xff\xfe", b"x" * 300])
 def test_msa2_is_the_received_msh10_exactly(control_id: bytes) -> None:  # conformance: C12
     (reply,) = reply_all(header().replace(b"|M1|", b"|" + control_id + b"|"))
     assert reply.endswith(b"\rMSA|AA|" + control_id + b"\r")

@@ -14,9 +14,7 @@ HEADER = "MSH|^~\\&|XN|LAB|LIS|HOSP|20260101120000||ORU^R01|1|P|2.5.1"
 ORU = f"{HEADER}\rPID|1||P1^^^H~P2\rOBX|1|NM|6690-2^WBC^LN||7.3\rOBX|2|ST|X&Y^Z|1|a\\T\\b\r"
 
 encodable = st.text(st.characters(codec="utf-8"), max_size=20)
-plain = st.text(
-    st.characters(exclude_characters="|^~\\&\r\n\x0b\x1c\ufeff", exclude_categories=("Cs", "Cc")), max_size=6
-)
+plain = st.text(st.characters(exclude_characters="|^~\\&\r\n\x0b\x1c\ufeff", exclude_categories=("Cs", "Cc")), max_size=6)
 components = st.lists(st.lists(plain, min_size=1, max_size=3).map("&".join), min_size=1, max_size=3).map("^".join)
 fields = st.lists(components, min_size=1, max_size=2).map("~".join)
 segments = st.builds(
@@ -36,10 +34,9 @@ def test_fields_are_numbered_as_in_the_standard() -> None:
     assert (obx.component(3, s=0), obx.component(3, 1, 3)) == ("X&Y", "")
     pid = message.first("PID")
     assert pid is not None
-    assert pid.repeats(3) == ["P1^^^H", "P2"]
-    assert (pid.component(3, rep=2), pid.component(3, rep=3), pid.repeats(9)) == ("P2", "", [])
+    assert (pid.component(3, rep=2), pid.component(3, rep=3)) == ("P2", "")
     assert message.first("SPM") is None
-    assert repr(pid) == "Segment('PID')", "no patient data where it may be logged"
+    assert "P1" not in repr(pid), "no patient data where it may be logged"
 
 
 def test_escapes_are_resolved_after_splitting() -> None:
@@ -57,7 +54,7 @@ def test_reads_what_python_hl7_reads(lines: list[str]) -> None:
     for mine, other in zip(ours.segments[1:], oracle[1:], strict=True):
         for n in range(1, len(other)):
             assert mine.field(n) == str(other[n])
-            assert mine.repeats(n) == [str(repeat) for repeat in other[n] if str(other[n])]
+            assert mine.field(n).split("~") == [str(repeat) for repeat in other[n]]
             assert mine.component(n, s=0) == str(other[n][0][0] if isinstance(other[n][0], list) else other[n][0])
 
 
@@ -107,20 +104,14 @@ def test_each_escape_sequence_means_what_the_standard_says(sent: str, meant: str
 
 
 def test_hexadecimal_is_of_the_messages_character_set() -> None:  # conformance: D03
-    message = parse(f"{HEADER}\rNTE|1||\\XC4E3\\", lambda data: data.decode("gb18030"))
-    assert message.segments[1].component(3) == "你"
+    assert unescape("\\XC4E3\\", decode=lambda data: data.decode("gb18030")) == "你"
 
 
 def test_delimiters_are_the_headers_own() -> None:  # conformance: D01
     message = parse("MSH$*!%@$A*B!C\rOBX$1$ST$a@b*c%F%!d")
     assert message.delimiters == Delimiters("$", "*", "!", "%", "@")
     obx = message.segments[1]
-    assert (obx.component(3), obx.component(3, 1, 2), obx.component(3, 2), obx.component(3, rep=2)) == (
-        "a",
-        "b",
-        "c$",
-        "d",
-    )
+    assert (obx.component(3), obx.component(3, 1, 2), obx.component(3, 2), obx.component(3, rep=2)) == ("a", "b", "c$", "d")
 
 
 @pytest.mark.parametrize("header", ["MSH|^~\\&#|A", "MSH|^~\\\\&|A", "MSH|^~\\&"])
@@ -129,8 +120,7 @@ def test_the_truncation_character_and_a_doubled_escape_are_tolerated(header: str
 
 
 @pytest.mark.parametrize(
-    "text",
-    ["MSH", "MSH|", "MSH|^~&|A", "MSHA^~\\&A", "MSH|^^~\\|A", "MSH|^~\\|A", "MSH|a~\\&|A", "MSH|^|\\&|A", "MSH\r^~\\&"],
+    "text", ["MSH", "MSH|", "MSH|^~&|A", "MSHA^~\\&A", "MSH|^^~\\|A", "MSH|^~\\|A", "MSH|a~\\&|A", "MSH|^|\\&|A", "MSH\r^~\\&"]
 )
 def test_unusable_delimiters_are_refused(text: str) -> None:
     with pytest.raises(RemoteProtocolError) as caught:
@@ -225,15 +215,9 @@ def test_a_wrong_count_refuses_the_whole_batch(trailers: bytes) -> None:  # conf
     assert len(messages(payload, verify=False)) == 2
 
 
-@given(
-    st.lists(
-        st.sampled_from([b"FHS|", b"BHS|", b"BTS|1", b"FTS|1", b"MSH|^~\\&|", b"\r", b"\n", b"x", b"|"]), max_size=12
-    )
-)
+@given(st.lists(st.sampled_from([b"FHS|", b"BHS|", b"BTS|1", b"FTS|1", b"MSH|^~\\&|", b"\r", b"\n", b"x", b"|"]), max_size=12))
 @settings(max_examples=100)
 def test_taking_apart_never_fails_but_by_count(pieces: list[bytes]) -> None:
     payload = b"".join(pieces)
     found = messages(payload, verify=False)
-    assert sum(len(re.findall(rb"(?:\A|[\r\n])MSH\|", m)) for m in found) == len(
-        re.findall(rb"(?:\A|[\r\n])MSH\|", payload)
-    )
+    assert sum(len(re.findall(rb"(?:\A|[\r\n])MSH\|", m)) for m in found) == len(re.findall(rb"(?:\A|[\r\n])MSH\|", payload))

@@ -273,7 +273,9 @@ def test_a_comment_that_is_the_value_is_not_told_twice() -> None:
 
 
 def test_alarms_and_edits_are_where_the_profile_says() -> None:
-    told = profile('[result]\nalarms = ["OBX-18.1", "NTE-4"]\nedited = { "OBX-13" = "E" }\n[alarms]\nnone = ["0"]\n')
+    told = profile(
+        '[result]\nalarms = ["OBX-18.1", "NTE-4"]\nedited = { from = "OBX-13", pattern = "E" }\n[alarms]\nnone = ["0"]\n'
+    )
     notes = ("NTE|1|L||9", "NTE|2|L|free", "NTE|3||free|0")
     found = report(MSH, OBR, f"{GLU}||||A~0~B", *notes, "OBX|2|NM|K||4||||||F||E", of=told)
     assert (found.results[0].alarms, found.results[0].comments) == (("A", "B", "9"), ("free",))

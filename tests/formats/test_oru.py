@@ -26,9 +26,7 @@ REPORT = Report(
     sender="xn-1",
 )
 RELEASE = Verdict("release")
-WBC = Decided(
-    0, "6690-2", RELEASE, "WBC", "7.32", "10*9/L", "×10⁹/L", flag="H", reference="3.5-9.5", measured_at=1795000000
-)
+WBC = Decided(0, "6690-2", RELEASE, "WBC", "7.32", "10*9/L", "×10⁹/L", flag="H", reference="3.5-9.5", measured_at=1795000000)
 PLT = Decided(1, "777-3", RELEASE, "PLT", "<5", "10*9/L", "×10⁹/L", kind="comparator", flag="LL", status="P")
 CRP = Decided(2, "CRP", RELEASE, "CRP", "1:128", kind="ratio", status="C")
 SHANGHAI = ZoneInfo("Asia/Shanghai")
@@ -95,11 +93,7 @@ def test_the_specimen_stands_in_spm_from_version_2_5() -> None:
 
 def test_the_observation_time_is_the_collection_or_the_first_measurement() -> None:
     later = msgspec.structs.replace(PLT, measured_at=1795000060)
-    for collected, shown in (
-        ("", "20261118190640+0800"),
-        ("21/11/2026", "20261118190640+0800"),
-        ("20261121", "20261121"),
-    ):
+    for collected, shown in (("", "20261118190640+0800"), ("21/11/2026", "20261118190640+0800"), ("20261121", "20261121")):
         report = Report(Specimen("S1", collected=collected), REPORT.results)
         assert one("OBR", write(OruForm(), [later, WBC], report)).field(7) == shown
     assert one("OBR", write(OruForm(), [CRP], Report(Specimen("S1")))).field(7) == ""

@@ -42,15 +42,21 @@ class Analyzer(threading.Thread):
         self.number = 0
 
     def run(self) -> None:
-        while not self.stop.is_set():
-            self.number += 1
-            specimen = f"{self.prefix}{self.number:07d}"
-            for version in range(1, VERSIONS + 1):
-                if not self._until_acknowledged(specimen, version):
-                    return
-                self.score.acknowledged.add((specimen, version))
+        try:
+            while not self.stop.is_set():
+                self.number += 1
+                specimen = f"{self.prefix}{self.number:07d}"
+                for version in range(1, VERSIONS + 1):
+                    if not self._until_acknowledged(specimen, version):
+                        return
+                    self.score.acknowledged.add((specimen, version))
+        finally:
+            self._hang_up()
+
+    def _hang_up(self) -> None:
         if self.client is not None:
             self.client.close()
+            self.client = None
 
     def _until_acknowledged(self, specimen: str, version: int) -> bool:
         stamp = f"2026112110{version:02d}00"
@@ -67,7 +73,7 @@ class Analyzer(threading.Thread):
                 if self._send(specimen, version, stamp):
                     return True
             except OSError:
-                self.client = None
+                self._hang_up()
                 time.sleep(0.02)
 
     def _send(self, specimen: str, version: int, stamp: str) -> bool:

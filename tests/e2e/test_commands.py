@@ -1,0 +1,320 @@
+"""What people do at the command line, with a daemon running and without, and the trail that it leaves."""
+
+import getpass
+import json
+import sqlite3
+import time
+from collections.abc import Callable
+from contextlib import closing
+from pathlib import Path
+
+import psycopg
+import pytest
+from typer.testing import CliRunner
+
+from labbridge import revision
+from labbridge.cli import app
+from tests.e2e.helpers import RBC, UNKNOWN, WBC, Lab, fresh, observations, why
+from tests.support import field, oru, wait_until
+
+Own = Callable[..., Lab]
+CRITICAL = ("6690-2^WBC^LN", "0.20", "10*9/L")
+
+
+def _audit(lab: Lab, action: str) -> list[tuple[str, str, str, str, str]]:
+    """Actor, subject, reason, old and new value of each action of this name."""
+    query = f"SELECT actor, subject, reason, old, new FROM audit WHERE action = '{action}' ORDER BY id"
+    if lab.url.startswith("sqlite"):
+        with closing(sqlite3.connect(f"file:{lab.folder}/lab.db?mode=ro", uri=True)) as store:
+            return store.execute(query).fetchall()
+    with psycopg.connect(lab.url.replace("+psycopg", "")) as server:
+        return server.execute(query).fetchall()
+
+
+# -- pending, release, reject
+
+
+def test_promise_8_a_release_is_sent_and_in_the_audit_trail(everywhere: Lab) -> None:
+    specimen = fresh()
+    everywhere.tell(specimen, CRITICAL, RBC)
+    [(_, first)] = everywhere.ward.wait(specimen)
+    assert sorted(observations(first)) == ["H024"]
+    assert everywhere.reasons(specimen) == {"critical"}
+    status, said = everywhere.cli("release", specimen)
+    assert (status, "--reason" in said) == (1, True)
+    assert len(everywhere.ward.of(specimen)) == 1
+    said = everywhere.well("release", specimen, "--reason", "seen and telephoned")
+    assert "WBC release" in said
+    _, (_, second) = everywhere.ward.wait(specimen, 2)
+    assert observations(second)["H001"][5] == "0.20"
+    assert not everywhere.held(specimen)
+    report = everywhere.story(specimen, "report")[0]["report_id"]
+    mine = [entry for entry in _audit(everywhere, "release") if entry[1] == f"report {report}"]
+    assert [(actor, reason) for actor, _, reason, *_ in mine] == [(getpass.getuser(), "seen and telephoned")]
+    assert (json.loads(mine[0][3]), json.loads(mine[0][4])) == ({"WBC": "hold"}, {"WBC": "release"})
+    decisions = everywhere.story(specimen, "decision")
+    assert [row["actor"] for row in decisions] == ["rules", getpass.getuser()]
+    assert everywhere.cli("release", specimen, "--reason", "again")[0] == 1
+
+
+def test_a_rejected_result_is_kept_and_never_sent(everywhere: Lab) -> None:
+    specimen = fresh()
+    everywhere.tell(specimen, CRITICAL)
+    wait_until(lambda: everywhere.held(specimen), 5, "held")
+    everywhere.well("reject", specimen, "--reason", "clotted")
+    assert not everywhere.held(specimen)
+    assert [row["state"] for row in everywhere.story(specimen, "report")] == ["rejected"]
+    assert _audit(everywhere, "reject")[-1][2] == "clotted"
+    assert everywhere.cli("release", specimen, "--reason", "after all")[0] == 1
+    assert not everywhere.ward.of(specimen)
+
+
+def test_one_test_of_several_is_released_by_name(shared: Lab) -> None:
+    specimen = fresh()
+    shared.tell(specimen, CRITICAL, ("718-7^HGB^LN", "40", "g/L"), UNKNOWN)
+    wait_until(lambda: shared.held(specimen), 5, "held")
+    shared.well("release", specimen, "--test", "HGB", "--reason", "telephoned")
+    [(_, message)] = shared.ward.wait(specimen)
+    assert sorted(observations(message)) == ["H025"]
+    assert [one["code"] for one in shared.held(specimen)[0]["results"]] == ["6690-2", "99999"]
+    status, said = shared.cli("release", specimen, "--test", "K", "--reason", "x")
+    assert (status, "nothing held was settled" in said) == (1, True)
+    status, said = shared.cli("release", specimen, "--test", "99999", "--reason", "x")
+    assert (status, "nothing held was settled" in said) == (1, True)
+
+
+def test_promise_3_on_release_an_older_measurement_becomes_superseded(everywhere: Lab) -> None:
+    """Held repeats released together: the later measurement leaves, the earlier is superseded, unless it is a correction."""
+    specimen = fresh()
+    everywhere.tell(specimen, stamp="20261121101500")
+    everywhere.ward.wait(specimen)
+    everywhere.tell(specimen, ("6690-2^WBC^LN", "7.00", "10*9/L"), stamp="20261121114500")
+    everywhere.tell(specimen, ("6690-2^WBC^LN", "6.00", "10*9/L"), stamp="20261121110000")
+    wait_until(lambda: len(everywhere.held(specimen)) == 2, 5, "both held")
+    said = everywhere.well("release", specimen, "--reason", "both are right")
+    assert "WBC superseded" in said
+    everywhere.ward.wait(specimen, 2)
+    time.sleep(0.1)
+    arrived = [observations(message)["H001"] for _, message in everywhere.ward.of(specimen)]
+    assert [(fields[5], fields[11]) for fields in arrived] == [("5.50", "F"), ("7.00", "C")]
+    assert [row["state"] for row in everywhere.story(specimen, "report")] == ["released", "released", "superseded"]
+    decided = everywhere.story(specimen, "decision")[-1]["decided"]
+    assert [one["verdict"]["action"] for one in decided] == ["superseded"]
+    assert "older-measurement" in [reason["code"] for reason in why(decided[0])]
+    everywhere.tell(specimen, ("6690-2^WBC^LN", "6.10", "10*9/L"), stamp="20261121110500")
+    wait_until(lambda: everywhere.held(specimen), 5, "held")
+    everywhere.well("release", specimen, "--correction", "--reason", "the later one was another patient's")
+    assert observations(everywhere.ward.wait(specimen, 3)[-1][1])["H001"][5] == "6.10"
+
+
+def test_commands_without_a_daemon_take_the_store_themselves(own: Own, store_url: str) -> None:
+    lab = own(url=store_url)
+    specimen, other, unread = fresh(), fresh(), fresh()
+    lab.tell(specimen, CRITICAL)
+    lab.tell(other, CRITICAL)
+    with lab.hl7_client() as client:
+        client.send(oru(unread, 1, [WBC]).replace(b"|ORU^R01|", b"||"))
+    assert lab.stop() == 0
+    assert {row["specimen"] for row in lab.rows("pending") if "specimen" in row} == {specimen, other}
+    assert "WBC release" in lab.well("release", specimen, "--reason", "telephoned")
+    lab.well("reject", other, "--reason", "clotted")
+    [message] = lab.messages("unreadable")
+    lab.well("reject", f"#{message['id']}", "--reason", "seen")
+    assert [row["state"] for row in lab.queue(specimen)] == ["queued"]
+    status, said = lab.cli("queue", "pause", "his")
+    assert (status, "no daemon runs" in said) == (1, True)
+    assert "nothing waits for a person" in lab.well("pending")
+    lab.start()
+    lab.ward.wait(specimen)
+    assert not lab.ward.of(other)
+    assert "as written" in lab.well("verify")
+
+
+# -- what a destination wants
+
+
+def test_partial_wait_joins_what_is_released_later(own: Own) -> None:
+    lab = own(extra='[destination.oru]\npartial = "wait:30m"\n')
+    joined, whole = fresh(), fresh()
+    lab.tell(joined, CRITICAL, RBC)
+    lab.tell(whole, WBC, RBC)
+    lab.ward.wait(whole)
+    assert not lab.ward.of(joined)
+    [row] = lab.queue(joined)
+    assert row["state"] == "queued"
+    lab.tell(joined, ("777-3^PLT^LN", "210", "10*9/L"))
+    time.sleep(0.2)
+    assert not lab.ward.of(joined), "the lane keeps its order"
+    lab.well("release", joined, "--test", "WBC", "--reason", "telephoned")
+    first, second = lab.ward.wait(joined, 2)
+    assert sorted(observations(first[1])) == ["H032"]
+    assert sorted(observations(second[1])) == ["H001", "H024"]
+    assert [row["state"] for row in lab.story(joined, "delivery")].count("superseded") == 1
+    wait_until(lambda: not lab.queue(), 5, "nothing waits")
+
+
+def test_partial_wait_ends_when_its_time_is_up(own: Own) -> None:
+    lab = own(extra='[destination.oru]\npartial = "wait:1s"\n')
+    specimen = fresh()
+    began = time.monotonic()
+    lab.tell(specimen, CRITICAL, RBC)
+    [(_, message)] = lab.ward.wait(specimen)
+    assert time.monotonic() - began > 0.9
+    assert sorted(observations(message)) == ["H024"]
+    lab.well("release", specimen, "--reason", "telephoned")
+    _, (_, message) = lab.ward.wait(specimen, 2)
+    assert sorted(observations(message)) == ["H001"]
+
+
+def test_resend_cumulative_repeats_what_was_released_before(own: Own) -> None:
+    lab = own(extra='[destination.oru]\nresend = "cumulative"\n', repeat="latest-measured")
+    specimen = fresh()
+    lab.tell(specimen, WBC)
+    lab.tell(specimen, RBC, stamp="20261121102500")
+    lab.tell(specimen, ("6690-2^WBC^LN", "6.66", "10*9/L"), stamp="20261121103500")
+    arrived = [observations(message) for _, message in lab.ward.wait(specimen, 3)]
+    assert [{code: fields[5] for code, fields in one.items()} for one in arrived] == [
+        {"H001": "5.50"},
+        {"H024": "4.50", "H001": "5.50"},
+        {"H001": "6.66", "H024": "4.50"},
+    ]
+
+
+def test_hold_panel_keeps_the_panel_back_and_hold_report_everything(own: Own) -> None:
+    for mode in ("panel", "report"):
+        lab = own(changes=[('hold = "result"', f'hold = "{mode}"')])
+        specimen, last = fresh(), fresh()
+        lab.tell(specimen, CRITICAL, RBC)
+        lab.tell(last)
+        lab.ward.wait(last)
+        assert not lab.ward.of(specimen)
+        assert lab.reasons(specimen) == {"critical", "held-with"}
+        assert "kept back with" in lab.well("pending")
+        lab.well("release", specimen, "--reason", "telephoned")
+        assert sorted(observations(lab.ward.wait(specimen)[0][1])) == ["H001", "H024"]
+
+
+def test_automatic_release_switched_off_holds_everything(own: Own) -> None:
+    lab = own(changes=[("auto_release = true", "auto_release = false")])
+    specimen = fresh()
+    lab.tell(specimen, WBC, RBC)
+    wait_until(lambda: lab.reasons(specimen) == {"auto-release-off"}, 5, "held")
+    lab.well("release", specimen, "--reason", "looks well")
+    assert len(observations(lab.ward.wait(specimen)[0][1])) == 2
+
+
+# -- looking
+
+
+def test_pending_and_trace_tell_in_words_and_in_chinese(shared: Lab) -> None:
+    specimen = fresh()
+    shared.tell(specimen, CRITICAL, UNKNOWN, RBC)
+    shared.ward.wait(specimen)
+    told = shared.well("pending", "--limit", "1000")
+    assert specimen in told
+    assert "code 99999 (g) is not mapped" in told
+    assert "未对照" in shared.well("pending", "--zh", "--limit", "1000")
+    wait_until(lambda: shared.story(specimen, "answer"), 5, "answered")
+    told = shared.well("trace", specimen)
+    for word in ("message", "report", "decision", "delivery", "answer", "accepted AA", "RBC", "critical"):
+        assert word in told
+    status, said = shared.cli("trace", "NOSUCH")
+    assert (status, "nothing is known" in said) == (1, True)
+    assert "nothing waits for the hospital" in shared.well("queue", "list", "--destination", "nobody")
+
+
+def test_verify_finds_what_was_changed_behind_its_back(own: Own) -> None:
+    lab = own()
+    lab.tell(fresh())
+    assert lab.stop() == 0
+    assert "as written" in lab.well("verify")
+    with closing(sqlite3.connect(lab.folder / "lab.db")) as behind, behind:
+        behind.execute("UPDATE report SET specimen = 'other'")
+    status, said = lab.cli("verify")
+    assert (status, "CHANGED" in said) == (1, True)
+    assert json.loads(lab.cli("verify", "--json")[1])["problems"]
+
+
+# -- exit statuses, and commands that need no daemon
+
+
+@pytest.mark.parametrize(
+    ("arguments", "status"),
+    [
+        (["pending"], 78),
+        (["check"], 78),
+        (["release", "X", "--reason", "y"], 78),
+        (["nosuchcommand"], 2),
+        (["pending", "--nosuch"], 2),
+        (["release"], 2),
+        (["try", "sysmex-xn", "nosuchfile"], 1),
+        (["try", "nosuchprofile", __file__], 78),
+        (["test", "nosuchprofile"], 78),
+    ],
+)
+def test_exit_statuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, arguments: list[str], status: int) -> None:
+    monkeypatch.chdir(tmp_path)
+    result = CliRunner().invoke(app, arguments)
+    assert result.exit_code == status, result.output
+    assert result.output.strip()
+
+
+def test_commands_on_a_store_that_is_not_there_say_so(tmp_path: Path) -> None:
+    lab = Lab(tmp_path)
+    for arguments in (["pending"], ["queue", "list"], ["trace", "X"], ["verify"]):
+        status, said = lab.cli(*arguments)
+        assert (status, "there is no store at" in said) == (1, True)
+
+
+def test_init_check_and_run_of_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    runner = CliRunner()
+    folder = tmp_path / "lab"
+    assert runner.invoke(app, ["init", str(folder)]).exit_code == 0
+    assert runner.invoke(app, ["init", str(folder)]).exit_code == 1
+    monkeypatch.chdir(folder)
+    checked = runner.invoke(app, ["check"])
+    assert checked.exit_code == 0, checked.output
+    assert "OFF" in checked.output
+    assert "auto_release = false" in (folder / "labbridge.toml").read_text()
+    assert runner.invoke(app, ["db", "migrate"]).exit_code == 0
+    assert "nothing waits for a person" in runner.invoke(app, ["pending"]).output
+
+
+def test_check_names_every_mistake_and_changes_nothing(shared: Lab) -> None:
+    said = shared.well("check")
+    assert "4 analyzers, 1 destinations" in said
+
+
+def test_test_runs_the_cases_kept_beside_the_profiles() -> None:
+    result = CliRunner().invoke(app, ["test", "sysmex-xn", "mindray-bc", "-c", "/nonexistent.toml"])
+    assert result.exit_code == 0, result.output
+    assert " 0 failed" in result.output
+
+
+def test_try_explains_a_message_and_shows_the_bytes_to_be_sent(shared: Lab, tmp_path: Path) -> None:
+    sample = revision.packaged("analyzers") / "sysmex-xn" / "samples" / "patient_cbc_diff.astm"
+    told = shared.well("try", "sysmex-xn", str(sample))
+    for word in ("specimen", "WBC", "MSH|^~\\&|", "OBX|1|", "hl7apy: valid"):
+        assert word in told
+    [row] = shared.rows("try", "xn-1", str(sample))
+    assert row["reports"][0]["role"] == "patient"
+    assert row["reports"][0]["results"]
+    garbage = tmp_path / "garbage"
+    garbage.write_bytes(b"GET / HTTP/1.1\r\n\r\n")
+    status, said = shared.cli("try", "sysmex-xn", str(garbage))
+    assert (status, "not read" in said) == (1, True)
+    status, said = shared.cli("try", "sysmex-xn", str(garbage), "--json")
+    assert (status, json.loads(said)["error"]) == (1, "no header: this is no message")
+
+
+def test_the_command_itself_runs_as_a_process(shared: Lab) -> None:
+    """Once as a process of its own, for the entry point, both outputs and the exit status."""
+    specimen = fresh()
+    shared.tell(specimen, CRITICAL)
+    refused = shared.run("release", specimen)
+    assert (refused.returncode, refused.stdout) == (1, "")
+    assert "--reason" in refused.stderr
+    done = shared.run("release", specimen, "--reason", "seen")
+    assert (done.returncode, done.stderr) == (0, "")
+    shared.ward.wait(specimen)
+    assert field(shared.ward.of(specimen)[0][1], b"OBX", 5) == "0.20"

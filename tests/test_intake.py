@@ -1,0 +1,593 @@
+"""Intake: batches, links in turn, backpressure, what is stored and answered, what failure costs. On a real SQLite store."""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from queue import Empty, SimpleQueue
+from typing import Any
+
+import msgspec
+import pytest
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
+
+from labbridge import intake as rooms
+from labbridge import model, pipeline
+from labbridge.delivery import Queued
+from labbridge.intake import Intake
+from labbridge.metrics import Metrics
+from labbridge.model import Reason, RemoteProtocolError
+from labbridge.pipeline import AnalyzerRules
+from labbridge.store import Reader, Store, StoreUnavailable, Transaction
+from labbridge.wire.events import Abandoned, Answer, Close, Event, Failed, Note, Overdue, Oversize, Part, Received, Stray
+
+from .small_lab import NOW, analyzer, observations, revision
+
+HL7 = msgspec.structs.replace(analyzer(), name="hl7")
+ASTM = msgspec.structs.replace(analyzer(profile="generic-astm"), name="astm")
+H, P, L = b"H|\\^&|||a\r", b"P|1\r", b"L|1|N\r"
+
+
+def oru(*specimens: str, value: str = "4.1", number: str = "1", kind: str = "ORU^R01") -> bytes:
+    """A message with one potassium of each specimen."""
+    lines = [f"MSH|^~\\&|A|B|||20261121101500||{kind}|{number}|P|2.3.1", "PID|1||P1||DOE"]
+    for specimen in specimens:
+        lines += [f"OBR|1||{specimen}", f"OBX|1|NM|K||{value}|mmol/L|||||F|||20261121101000"]
+    return ("\r".join(lines) + "\r").encode()
+
+
+def records(specimen: str = "S1", value: str = "4.1") -> list[bytes]:
+    """The same in ASTM, a record a frame."""
+    return [H, P, b"O|1|%s||^^^K\r" % specimen.encode(), b"R|1|^^^K|%s|mmol/L||N||F||||20261121101000\r" % value.encode(), L]
+
+
+class Link:
+    """A link that remembers what it was told."""
+
+    peer = "10.0.0.7:1"
+
+    def __init__(self) -> None:
+        self.settled: list[tuple[int, Answer]] = []
+        self.sent: list[bytes] = []
+        self.said: list[str] = []
+
+    def settle(self, token: int, answer: Answer) -> None:
+        self.settled.append((token, answer))
+
+    def send(self, token: int, payload: bytes) -> None:
+        self.sent.append(payload)
+
+    def close(self, why: str) -> None:
+        self.said.append(f"close: {why}")
+
+    def hold(self) -> None:
+        self.said.append("hold")
+
+    def unhold(self) -> None:
+        self.said.append("unhold")
+
+    @property
+    def codes(self) -> list[str]:
+        """MSA-1 of each answer; ACK or NAK where there is no message."""
+        replies = [b"".join(answer.replies) for _, answer in self.settled]
+        return [
+            reply.split(b"MSA|")[1][:2].decode() if reply else "ACK" if answer.accepted else "NAK"
+            for reply, (_, answer) in zip(replies, self.settled, strict=True)
+        ]
+
+
+class Road:
+    """Intake over a real store; the test is the reactor."""
+
+    def __init__(self, folder: Path) -> None:
+        self.url = f"sqlite:///{folder}/lab.db"
+        self.now = NOW
+        self.calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
+        self.store = Store(self.url, clock=lambda: self.now, wake=self.calls.put)
+        self.store.open()
+        self.down = False
+        self.queued: list[Queued] = []
+        compiled = revision(HL7)
+        self.revision = msgspec.structs.replace(compiled, analyzers={"hl7": HL7, "astm": ASTM, "astm-2": self._named("astm-2")})
+        self.intake = Intake(self, self.revision, self.queued.extend, Metrics(), lambda: self.now)  # type: ignore[arg-type]
+        self.intake.accepting = True
+        self.token = 0
+
+    def _named(self, name: str) -> AnalyzerRules:
+        return msgspec.structs.replace(ASTM, name=name)
+
+    def submit(self, job: Any, done: Any, failed: Any) -> None:
+        """The store, unless it is down."""
+        if self.down:
+            failed(StoreUnavailable("down"))
+        else:
+            self.store.submit(job, done, failed)
+
+    def link(self, name: str = "hl7") -> Link:
+        link = Link()
+        self.intake.opened(name, link)
+        return link
+
+    def event(self, link: Link, event: Event) -> None:
+        self.intake.event(link, event)
+
+    def post(self, link: Link, payload: bytes) -> int:
+        """A whole message arrives."""
+        self.token += 1
+        self.event(link, Received(self.token, payload))
+        return self.token
+
+    def frames(self, link: Link, frames: list[bytes]) -> None:
+        """Frames that do not end their message arrive, each after the answer to the last."""
+        for frame in frames:
+            self.token += 1
+            self.event(link, Part(self.token, frame))
+            self.turn()
+
+    def turn(self) -> None:
+        """The reactor runs until intake is idle."""
+        while not self.intake.idle:
+            self.calls.get(timeout=10)()
+        while True:
+            try:
+                self.calls.get_nowait()()
+            except Empty:
+                return
+
+    @contextmanager
+    def busy(self) -> Iterator[None]:
+        """The writer commits something else meanwhile."""
+        go = threading.Event()
+        self.store.submit(lambda tx: go.wait(10), lambda _: None, lambda _: None)
+        try:
+            yield
+        finally:
+            go.set()
+
+    def kinds(self) -> list[tuple[str, str, bytes]]:
+        """Kind, state and body of every message in the journal."""
+        return self.store.call(lambda tx: [tuple(row) for row in tx._read("select kind, state, body from message order by id")])
+
+    def reports(self) -> list[tuple[str, str]]:
+        """Specimen and state of every report."""
+        return self.store.call(lambda tx: [tuple(row) for row in tx._read("select specimen, state from report order by id")])
+
+    def spool(self) -> list[bytes]:
+        return [one.body for one in self.store.call(lambda tx: tx.spooled())]
+
+    def leave_no_thread(self) -> None:
+        self.store.close()
+
+
+@pytest.fixture
+def road(tmp_path: Path) -> Iterator[Road]:
+    one = Road(tmp_path)
+    yield one
+    one.leave_no_thread()
+
+
+# -- stored, then acknowledged ---------------------------------------------------------------------------------------
+
+
+def test_a_message_is_acknowledged_once_it_is_stored_decided_and_queued(road: Road) -> None:
+    link = road.link()
+    with road.busy():
+        road.post(link, oru("S1", number="{GUID-1}"))
+        assert link.settled == []
+        assert road.queued == []
+    road.turn()
+    ((_, answer),) = link.settled
+    assert answer.accepted
+    assert b"MSA|AA|{GUID-1}\r" in answer.replies[0]
+    assert road.reports() == [("S1", "released")]
+    assert [(one.destination, one.lane, observations(one.payload or b"")) for one in road.queued] == [
+        ("his", "S1", [("K", "4.10", "F")])
+    ]
+    stored = road.store.call(lambda tx: tx.waiting_deliveries())
+    assert [(one.id, one.control_id) for one in stored] == [(one.id, one.control_id) for one in road.queued]
+
+
+def test_frames_are_answered_once_they_are_spooled_and_the_last_empties_the_spool(road: Road) -> None:
+    """# conformance: A25."""
+    link = road.link("astm")
+    whole = records()
+    road.frames(link, whole[:-1])
+    assert road.spool() == [b"".join(whole[:-1])]
+    road.post(link, b"".join(whole))
+    road.turn()
+    assert link.codes == ["ACK"] * 5
+    assert (road.spool(), road.reports()) == ([], [("S1", "released")])
+
+
+def test_answers_leave_in_the_order_of_receipt(road: Road) -> None:
+    link = road.link()
+    with road.busy():
+        tokens = [road.post(link, oru(f"S{n}")) for n in range(20)]
+    road.turn()
+    assert [token for token, _ in link.settled] == tokens
+
+
+def test_a_message_whose_link_is_gone_is_stored_all_the_same(road: Road) -> None:
+    link = road.link()
+    with road.busy():
+        road.post(link, oru("S1"))
+        road.intake.closed(link)
+    road.turn()
+    assert (link.settled, road.reports()) == ([], [("S1", "released")])
+    road.event(link, Stray(b"x", 1))  # after it is gone
+    road.intake.closed(link)
+    assert road.intake.idle
+
+
+def test_a_group_that_fails_with_another_job_stores_nothing_twice(road: Road) -> None:
+    """The writer runs every job of a failed group again, alone."""
+    link, frames = road.link(), road.link("astm")
+    with road.busy():
+        road.store.submit(_fails, lambda _: None, lambda _: None)
+        road.post(link, oru("S1"))
+        road.event(frames, Part(7, H))
+    road.turn()
+    assert (link.codes, frames.codes, road.reports()) == (["AA"], ["ACK"], [("S1", "released")])
+    assert (len(road.queued), len(road.kinds()), road.spool()) == (1, 1, [H])
+    assert road.intake.tally["hl7"]["message"] == 1
+
+
+def _fails(tx: Transaction) -> None:
+    raise OSError("another job")
+
+
+# -- batches ---------------------------------------------------------------------------------------------------------
+
+
+def test_links_take_turns_and_none_has_more_than_its_share_of_a_batch(road: Road) -> None:
+    links = {name: road.link() for name in "ABC"}
+    with road.busy():
+        road.post(links["A"], oru("first"))  # keeps the batch before under way
+        for name, count in (("A", 31), ("B", 3), ("C", 20)):
+            for n in range(count):
+                road.post(links[name], oru(f"{name}{n}"))
+        batches = []
+        while batch := road.intake.take():
+            batches.append([item.event.payload.split(b"OBR|1||")[1][:1].decode() for item in batch])  # type: ignore[union-attr]
+    assert [("".join(batch)) for batch in batches] == ["f" + "A" * 15 + "B" * 3 + "C" * 16, "A" * 16 + "C" * 4]
+
+
+def test_a_batch_has_its_limits_in_messages_and_in_bytes(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    with road.busy():
+        for n in range(20):
+            link = road.link()
+            for m in range(16):
+                road.post(link, oru(f"{n}-{m}"))
+        assert [len(road.intake.take()) for _ in range(3)] == [256, 64, 0]
+        monkeypatch.setattr(rooms, "BATCH_BYTES", 1000)
+        link = road.link()
+        for _ in range(6):
+            road.post(link, oru("S1") + b"Z" * 300)
+        sizes = [sum(len(item.event.payload) for item in road.intake.take()) for _ in range(4)]  # type: ignore[union-attr]
+    assert all(size < 1500 for size in sizes)
+    assert sizes[-1] == 0
+
+
+def test_what_arrives_while_a_batch_commits_is_the_next_batch(road: Road) -> None:
+    link, commits = road.link(), []
+    submit = road.store.submit
+    road.store.submit = lambda *job: (commits.append(1), submit(*job))  # type: ignore[method-assign, assignment, func-returns-value]
+    with road.busy():
+        for n in range(10):
+            road.post(link, oru(f"S{n}"))
+    road.turn()
+    assert len(commits) <= 1 + 2  # what keeps the writer busy, the first message, the rest
+    assert len(road.reports()) == 10
+
+
+# -- backpressure ----------------------------------------------------------------------------------------------------
+
+
+def test_a_link_with_32_unsettled_messages_is_not_read_until_half_of_them_are_settled(road: Road) -> None:
+    link, other = road.link(), road.link()
+    with road.busy():
+        for n in range(40):
+            road.post(link, oru(f"S{n}"))
+            assert link.said == (["hold"] if n >= 31 else [])
+        road.post(other, oru("other"))
+    road.turn()
+    assert (link.said, other.said) == (["hold", "unhold"], [])
+    assert (len(link.settled), len(road.reports())) == (40, 41)
+
+
+def test_with_too_much_waiting_in_all_every_link_that_sends_is_held_and_read_again(
+    road: Road, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(rooms, "WAITING_BYTES", 1000)
+    links = [road.link() for _ in range(5)]
+    with road.busy():
+        for n in range(12):
+            for number, link in enumerate(links):
+                road.post(link, oru(f"S{number}-{n}"))
+        assert all("hold" in link.said for link in links)
+    road.turn()
+    assert all(link.said[-1] == "unhold" for link in links)
+    assert len(road.reports()) == 60
+
+
+def test_frames_count_like_messages(road: Road) -> None:
+    link = road.link("astm")
+    with road.busy():
+        for n in range(33):
+            road.event(link, Part(n, H))
+        assert link.said == ["hold"]
+    road.turn()
+    assert link.said == ["hold", "unhold"]
+
+
+# -- the store fails -------------------------------------------------------------------------------------------------
+
+
+def test_what_cannot_be_stored_is_refused_for_now_and_nothing_of_it_is_kept(road: Road) -> None:
+    """AE and NAK, never AR: it is to be sent again, and is then stored once."""
+    link, frames = road.link(), road.link("astm")
+    road.down = True
+    road.post(link, oru("S1"))
+    road.event(frames, Part(1, H))
+    road.event(link, Oversize(9, oru("S2"), 99, b"d" * 32))
+    road.post(frames, H + b"Q|1|^S1\r" + L)
+    road.turn()
+    assert (link.codes, frames.codes, frames.sent) == (["AE", "AE"], ["NAK", "NAK"], [])
+    assert (road.kinds(), road.queued, road.spool()) == ([], [], [])
+    road.down = False
+    road.post(link, oru("S1"))
+    road.turn()
+    assert (link.codes[-1], road.reports()) == ("AA", [("S1", "released")])
+
+
+def test_until_the_store_was_taken_up_everything_is_refused_for_now(road: Road) -> None:
+    road.intake.accepting = False
+    link = road.link()
+    road.post(link, oru("S1"))
+    assert (link.codes, road.intake.idle) == (["AE"], True)
+
+
+def test_a_broken_transmission_that_could_not_be_stored_is_stored_later(road: Road) -> None:
+    """Its frames were confirmed: some analyzers never send them again."""
+    first, second, other = road.link("astm"), road.link("astm"), road.link()
+    road.frames(first, [H, P])
+    road.frames(second, [H])
+    road.down = True
+    road.event(first, Abandoned("closed"))
+    road.intake.closed(first)
+    road.event(second, Abandoned("time-out"))
+    road.turn()
+    assert road.kinds() == []
+    assert sorted(road.spool()) == [H, H + P]
+    road.down = False
+    road.post(other, oru("S1"))
+    road.turn()
+    found = road.kinds()
+    assert sorted(found) == [("incomplete", "open", H), ("incomplete", "open", H + P), ("stored", "", oru("S1"))]
+    assert road.spool() == []
+
+
+# -- broken transmissions --------------------------------------------------------------------------------------------
+
+
+def test_the_frames_of_two_links_and_of_two_transmissions_never_mix(road: Road) -> None:
+    one, two = road.link("astm"), road.link("astm")
+    road.frames(one, [H, b"P|1||one\r"])
+    road.frames(two, [H, b"P|1||two\r"])
+    road.event(one, Abandoned("a new ENQ"))
+    road.frames(one, [H, b"P|1||three\r"])
+    road.post(two, b"".join(records("S2")))
+    road.turn()
+    assert [(kind, body) for kind, _, body in road.kinds()] == [
+        ("incomplete", H + b"P|1||one\r"),
+        ("stored", b"".join(records("S2"))),
+    ]
+    assert road.spool() == [H + b"P|1||three\r"]
+
+
+def test_a_transmission_that_broke_off_without_a_frame_is_nothing(road: Road) -> None:
+    link = road.link("astm")
+    road.event(link, Abandoned("EOT"))
+    road.turn()
+    assert road.kinds() == []
+
+
+def test_what_broke_off_settles_itself_when_it_comes_whole(road: Road) -> None:
+    link, again = road.link("astm"), road.link("astm")
+    road.frames(link, records()[:3])
+    road.event(link, Abandoned("closed"))
+    road.turn()
+    stranger = road.link("astm-2")
+    road.post(stranger, b"".join(records()))  # another analyzer's is another one
+    road.post(again, b"".join(records("S2")))  # so is another message
+    road.turn()
+    assert next((kind, state) for kind, state, _ in road.kinds()) == ("incomplete", "open")
+    road.frames(again, records()[:4])
+    road.post(again, b"".join(records()))
+    road.turn()
+    assert next((kind, state) for kind, state, _ in road.kinds()) == ("incomplete", "settled")
+
+
+def test_what_an_earlier_run_left_incomplete_settles_itself_too(road: Road) -> None:
+    body = b"".join(records()[:2])
+    number = road.store.call(lambda tx: tx.message(direction="in", analyzer="astm", kind="incomplete", body=body, state="open"))
+    road.intake.remember_incomplete("astm", number, body)
+    road.post(road.link("astm"), b"".join(records()))
+    road.turn()
+    assert road.store.call(lambda tx: tx.message_state(number)) == "settled"
+
+
+# -- duplicates ------------------------------------------------------------------------------------------------------
+
+
+def test_the_same_message_again_is_acknowledged_and_stored_as_a_duplicate(road: Road) -> None:
+    """# conformance: C17."""
+    link = road.link()
+    for _ in range(2):
+        road.post(link, oru("S1", "S2"))
+        road.turn()
+    assert link.codes == ["AA", "AA"]
+    assert [kind for kind, _, _ in road.kinds()] == ["stored", "duplicate"]
+    assert road.reports() == [("S1", "released"), ("S2", "released")]
+    assert len(road.queued) == 2
+
+
+def test_the_same_message_twice_in_one_batch_is_a_duplicate_too(road: Road) -> None:
+    link, other = road.link(), road.link()
+    with road.busy():
+        for _ in range(3):
+            road.post(link, oru("S1"))
+            road.post(other, oru("S1"))
+    road.turn()
+    assert sorted(kind for kind, _, _ in road.kinds()) == ["duplicate"] * 5 + ["stored"]
+
+
+def test_a_message_of_which_a_part_is_known_brings_its_news(road: Road) -> None:
+    link = road.link("astm")
+    road.post(link, b"".join(records("S1")))
+    road.turn()
+    two = b"".join([*records("S1")[:-1], *records("S2")[2:]])
+    road.post(link, two)
+    road.turn()
+    assert [kind for kind, _, _ in road.kinds()] == ["stored", "stored"]
+    assert road.reports() == [("S1", "released"), ("S2", "released")]
+
+
+def test_the_same_id_with_another_content_is_another_message(road: Road) -> None:
+    """MSH-10 alone identifies nothing: real analyzers always send 1."""
+    link = road.link()
+    for value in ("4.1", "4.2", "4.1"):
+        road.post(link, oru("S1", value=value))
+        road.turn()
+    assert road.reports() == [("S1", "released"), ("S1", "held"), ("S1", "held")]
+
+
+def test_a_specimen_twice_in_one_payload_is_no_duplicate_of_itself(road: Road) -> None:
+    """A batch whose second message runs the test again."""
+    both = b"BHS|^~\\&\r" + oru("S1", number="1") + oru("S1", value="4.4", number="2") + b"BTS|2\r"
+    road.post(road.link(), both)
+    road.turn()
+    assert road.reports() == [("S1", "released"), ("S1", "held")]
+
+
+# -- what cannot be read ---------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("payload", "code", "reason"),
+    [
+        (b"MSH|^~\\&|A|B|||1||ADT^A01|7|P|2.3.1\r", "AR", "unsupported-type"),
+        (b"nonsense", "AA", "no-header"),
+        (b"MSH|^~\\&|A|B|||1|||7|P|2.3.1\rOBX|1\r", "AA", "no-message-type"),
+    ],
+)
+def test_what_cannot_be_read_is_kept_acknowledged_and_shown(road: Road, payload: bytes, code: str, reason: str) -> None:
+    link = road.link()
+    road.post(link, payload)
+    road.turn()
+    assert (link.codes, road.kinds()) == ([code], [("unreadable", "open", payload)])
+    reader = Reader(road.url)
+    (waiting,) = reader.unsettled(10)
+    reader.close()
+    assert model.decode(waiting.note.encode(), list[Reason])[0].code == reason
+
+
+def test_a_fault_of_the_reader_loses_no_message(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    def broken(payload: bytes, rules: AnalyzerRules) -> None:
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(pipeline, "read", broken)
+    link = road.link()
+    road.post(link, oru("S1"))
+    road.turn()
+    assert (link.codes, [kind for kind, _, _ in road.kinds()]) == (["AA"], ["unreadable"])
+
+
+def test_a_message_without_a_result_waits_for_a_person(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(pipeline, "read", lambda payload, rules: model.Reading(problems=(Reason("no-results"),)))
+    road.post(road.link(), oru("S1"))
+    road.turn()
+    assert [(kind, state) for kind, state, _ in road.kinds()] == [("stored", "open")]
+
+
+def test_what_is_too_large_is_kept_in_part_and_refused_for_good(road: Road) -> None:
+    link, frames = road.link(), road.link("astm")
+    road.event(link, Oversize(1, oru("S1"), 99_000_000, b"d" * 32))
+    road.frames(frames, [H])
+    road.event(frames, Oversize(2, H, 99_000_000, b"d" * 32))
+    road.turn()
+    assert (link.codes, frames.codes) == (["AR"], ["ACK", "NAK"])
+    assert [(kind, state) for kind, state, _ in road.kinds()] == [("oversize", "open")] * 2
+    assert road.spool() == []
+    reader = Reader(road.url)
+    assert [one.size for one in reader.unsettled(10)] == [99_000_000] * 2
+    reader.close()
+
+
+def test_bytes_outside_any_message_are_journaled(road: Road) -> None:
+    link = road.link()
+    road.event(link, Stray(b"GET / HTTP/1.1", 14))
+    road.turn()
+    assert (road.kinds(), link.settled) == ([("stray", "open", b"GET / HTTP/1.1")], [])
+
+
+@given(st.binary(max_size=40), st.sampled_from(["hl7", "astm"]))
+@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_whatever_is_said_is_stored_and_answered(road: Road, said: bytes, name: str) -> None:
+    before = len(road.kinds())
+    link = road.link(name)
+    road.post(link, (b"MSH|^~\\&|" if name == "hl7" else b"H|\\^&|") + said)
+    road.turn()
+    assert len(road.kinds()) == before + 1
+    assert [answer.accepted for _, answer in link.settled] == [True]
+
+
+# -- queries, notes, counts, revisions -------------------------------------------------------------------------------
+
+
+def test_a_query_is_answered_after_its_acknowledgement(road: Road) -> None:
+    link = road.link("astm")
+    road.post(link, H + b"Q|1|^S1\r" + L)
+    road.turn()
+    assert link.codes == ["ACK"]
+    assert len(link.sent) == 1
+    assert link.sent[0].endswith(b"L|1|I\r")
+
+
+def test_what_a_link_notes_stops_nothing(road: Road) -> None:
+    link = road.link()
+    for event in (Overdue(1), Failed(1, "busy"), Note("info", "contention"), Close("it cannot be used")):
+        road.event(link, event)
+    assert link.said == ["close: it cannot be used"]
+    assert road.intake.idle
+
+
+def test_what_arrived_is_counted_by_analyzer(road: Road) -> None:
+    link = road.link()
+    road.post(link, oru("S1"))
+    road.post(link, oru("S1", value="7"))
+    road.turn()
+    tally = road.intake.tally["hl7"]
+    assert (tally["message"], tally["report"], tally["held"], tally["last"]) == (2, 2, 1, int(NOW))
+    value = road.intake.metrics.registry.get_sample_value
+    assert value("labbridge_reports_total", {"analyzer": "hl7", "state": "held"}) == 1
+    assert value("labbridge_messages_total", {"analyzer": "hl7", "kind": "stored"}) == 2
+
+
+def test_a_new_revision_decides_from_the_next_batch_on(road: Road) -> None:
+    link, gone = road.link(), road.link("astm")
+    road.post(link, oru("S1"))
+    road.turn()
+    strict = msgspec.structs.replace(analyzer(auto_release=False), name="hl7")
+    road.intake.revise(msgspec.structs.replace(road.revision, digest=b"s" * 32, analyzers={"hl7": strict}))
+    road.post(link, oru("S2"))
+    road.post(gone, b"".join(records("S3")))  # its analyzer is no longer configured: decided as it was
+    road.turn()
+    assert road.reports() == [("S1", "released"), ("S2", "held"), ("S3", "released")]
+    revisions = road.store.call(lambda tx: [row[0] for row in tx._read("select revision from decision order by id")])
+    assert revisions == [1, 2, 2]
+
+
+def test_an_error_names_no_patient() -> None:
+    assert str(RemoteProtocolError(Reason("no-header"))) == "no-header"
