@@ -33,7 +33,7 @@ def _mllp(data: bytes) -> list[bytes]:
 
 def _lis01(data: bytes, *, checksum: bool) -> tuple[list[bytes], bool]:
     """Plays the capture to a host link, a frame at a time; gives the messages, and whether a frame was refused."""
-    link = Lis01Link(Lis01Settings(role="host", checksum=checksum, answer_time=None))
+    link = Lis01Link(Lis01Settings(role="host", checksum=checksum, numbered=False, answer_time=None))
     found: list[bytes] = []
     refused = False
 

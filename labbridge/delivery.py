@@ -68,7 +68,7 @@ class Courier:
         self.outbox = outbox
         self.link: Any = None
         self.carrying: Queued | None = None
-        self.timer: Any = None
+        self.deadline = 0.0  # of the answer, by the reactor's clock
 
     def opened(self, link: Any) -> None:
         """The connection is there."""
@@ -125,6 +125,7 @@ class Outbox:
         self._fetching = False
         self._answers: list[tuple[Queued, str, bytes, str]] = []
         self._settling = False
+        self._alarm: Any = None
 
     # -- what enters and leaves the queue ------------------------------------------------------------------------
 
@@ -236,7 +237,9 @@ class Outbox:
                 return
             courier.carrying = head
             head.flying = True
-            courier.timer = self.reactor.callLater(self.policy.timeout, self._no_answer, courier)
+            courier.deadline = self.reactor.seconds() + self.policy.timeout
+            if self._alarm is None:
+                self._alarm = self.reactor.callLater(self.policy.timeout, self._check)
             courier.link.send(head.id, head.payload)
             return
 
@@ -286,17 +289,20 @@ class Outbox:
 
     def _unload(self, courier: Courier) -> Queued | None:
         queued, courier.carrying = courier.carrying, None
-        if courier.timer is not None:
-            courier.timer.cancel()
-            courier.timer = None
         return queued
 
-    def _no_answer(self, courier: Courier) -> None:
-        courier.timer = None
-        log.warning("no answer in time, the connection is dropped and the message sent again", destination=self.name)
-        self.metrics.timeouts.labels(self.name).inc()
-        if courier.link is not None:
-            courier.link.drop("no answer in time")
+    def _check(self) -> None:
+        """Drops the connections that did not answer in time: one delayed call serves them all."""
+        self._alarm = None
+        now = self.reactor.seconds() + 0.001  # rounding must not make it ring for ever
+        for courier in self.couriers:
+            if courier.carrying is not None and courier.link is not None and courier.deadline <= now:
+                log.warning("no answer in time, the connection is dropped and the message sent again", destination=self.name)
+                self.metrics.timeouts.labels(self.name).inc()
+                courier.link.drop("no answer in time")
+        waiting = [courier.deadline for courier in self.couriers if courier.carrying is not None and courier.deadline > now]
+        if waiting and self._alarm is None:
+            self._alarm = self.reactor.callLater(min(waiting) - now, self._check)
 
     # -- answers -------------------------------------------------------------------------------------------------
 

@@ -10,7 +10,15 @@ from typing import Any
 _ANY: Mapping[str, Mapping[str, Any]] = {
     "profile": {"discipline": ""},
     "evidence": {},
-    "link": {"charset": ["UTF-8"], "timezone": "", "ends_message": "L", "frame_size": 240, "checksum": True, "timers": {}},
+    "link": {
+        "charset": ["UTF-8"],
+        "timezone": "",
+        "ends_message": "L",
+        "frame_size": 240,
+        "checksum": True,
+        "numbered": True,
+        "timers": {},
+    },
     "times": {"formats": [], "null": ["18991230", "00000000000000", "00000000"]},
     "value": {"absent": [], "attachment": [], "decimal": ".", "thousands": ""},
     "alarms": {"none": [], "codes": {}},

@@ -103,7 +103,7 @@ class Intake:
         self._bytes = 0
         self._submitted = 0
         self._sessions = 0
-        self._late: list[Item] = []  # broken transmissions that could not be stored yet
+        self._late: list[Item] = []  # what nobody sends again, and could not be stored yet
         self._incomplete: dict[str, list[tuple[int, int, bytes]]] = {}
         self.accepting = False  # until what an earlier run left behind has been taken up
 
@@ -149,6 +149,7 @@ class Intake:
             for late in self._late:
                 late.desk.waiting.appendleft((late.session, late.event))
                 self._turns[id(late.desk)] = late.desk
+                self._bytes += len(_bytes_of(late.event))
             self._late.clear()
             desk.waiting.append((f"{desk.session}.{desk.transmission}", event))
             self._turns[id(desk)] = desk
@@ -197,7 +198,7 @@ class Intake:
             desk.link.unhold()
 
     def try_later(self, item: Item) -> None:
-        """Keeps a broken transmission for the next batch: its frames were confirmed, nobody sends them again."""
+        """Keeps a broken transmission, or bytes outside any, for the next batch: nobody sends them again."""
         self._late.append(item)
 
     @property
@@ -475,7 +476,7 @@ class Batch:
         for item in self.items:
             item.reply = b""
             item.answer = Answer(False)
-            if isinstance(item.event, Abandoned):
+            if isinstance(item.event, Abandoned | Stray):
                 intake.try_later(item)
             if isinstance(item.event, Received | Oversize) and item.rules.profile.protocol == "hl7v2":
                 payload = _bytes_of(item.event)

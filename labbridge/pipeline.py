@@ -5,7 +5,6 @@ known of its specimen, folded in the order of arrival: each outcome joins the co
 same step for a person's release or rejection. Time, entropy and history come in as arguments.
 """
 
-import base64
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
@@ -24,6 +23,9 @@ from labbridge.verification import Known, Verifier
 
 NO_SPECIMEN = Reason("no-specimen")
 _TAKEN_BACK = frozenset("DWX")  # HL7 table 0085: deleted, wrong, cannot be obtained
+
+_DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
+_PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
 
 State = Literal["released", "held", "rejected", "superseded", "kept"]
 
@@ -47,7 +49,7 @@ class Moment(msgspec.Struct, frozen=True):
         """
         random = int.from_bytes(self.entropy(7), "big") >> 6
         number = (int(self.at * 1000) & (1 << 48) - 1) << 50 | random
-        return base64.b32hexencode((number << 6).to_bytes(13, "big")).decode()[:20]
+        return "".join([_PAIRS[number << 2 >> shift & 1023] for shift in range(90, -10, -10)])
 
 
 class AnalyzerRules(msgspec.Struct, frozen=True):
@@ -440,8 +442,5 @@ def _released(chosen: Sequence[Decided], known: Mapping[str, Known], correction:
 
 def standing(decisions: Iterable[Decision]) -> tuple[Decided, ...]:
     """The verdicts as they stand after all decisions on one report, in the order of its results."""
-    latest: dict[int, Decided] = {}
-    for decision in decisions:
-        for one in decision.results:
-            latest[one.index] = one
+    latest = {one.index: one for decision in decisions for one in decision.results}
     return tuple(latest[index] for index in sorted(latest))

@@ -96,8 +96,9 @@ class Profile(msgspec.Struct, frozen=True, eq=False):
     ends_message: Literal["L", "eot"]  # what ends a message on a LIS01 link: its L record, or only EOT
     frame_size: int  # characters of text in a frame that is sent
     checksum: bool
+    numbered: bool  # LIS01 frames are numbered in order
     timers: Mapping[str, float]  # seconds, beside the standard's; see TIMERS
-    shapes: Mapping[Role, Shape]  # "patient" is there always and serves every role that has none of its own
+    shapes: Mapping[Role, Shape]  # of "patient", which serves every role that has none of its own, and of "qc"
     roles: tuple[tuple[Role, Condition], ...]  # in the order in which they are asked
     statuses: Mapping[str, str]  # the analyzer's word -> HL7 table 0085
     values: Section  # patterns of what is no result and of what names an attachment, decimal and thousands signs
@@ -135,7 +136,7 @@ def parse(name: str, text: str, file: str = "profile.toml") -> Profile:
     """Compile the text of a profile; raises ProfileError."""
     try:
         document = tomllib.loads(text)
-        told = _compiled(document)
+        told = _compiled(document, _WORDS)
         for key in ("model", "vendor", "protocol"):
             if key not in told.get("profile", {}):
                 raise _Mistake(f"profile.{key}", "it is missing")
@@ -146,11 +147,8 @@ def parse(name: str, text: str, file: str = "profile.toml") -> Profile:
         key, message = mistake.args
         raise ProfileError(file, key, _line(text, key), message) from None
     defaults = DEFAULTS["any"], DEFAULTS[told["profile"]["protocol"]]
-    whole = _merged(*map(_compiled, defaults), told)
+    whole = _merged(*(_compiled(each, _WORDS) for each in defaults), told)
     plain = {section: whole.get(section, {}) for section in _SHAPE}
-    shapes: dict[Role, Shape] = {"patient": plain}
-    if "qc" in whole:
-        shapes["qc"] = _merged(plain, whole["qc"])
     alarms = {
         code: Alarm(words.get("en", ""), words.get("zh", ""), words.get("do") != "release")
         for code, words in whole["alarms"]["codes"].items()
@@ -161,7 +159,7 @@ def parse(name: str, text: str, file: str = "profile.toml") -> Profile:
         evidence=whole["evidence"],
         charsets=whole["link"].pop("charset"),
         **whole["link"],
-        shapes=shapes,
+        shapes={"patient": plain, "qc": _merged(plain, whole.get("qc", {}))},
         roles=tuple((role, whole["roles"][role]) for role in _ROLES if role in whole["roles"]),
         statuses=whole["status"],
         values=whole["value"],
@@ -182,9 +180,8 @@ Compile = Callable[[Any], Any]  # what stands in the file -> what is meant by it
 Words = Mapping[str, "Compile | Words"]
 
 
-def _compiled(given: Any, words: "Compile | Words | None" = None, key: str = "") -> Any:
-    """A table of a profile, each word checked and compiled; raises _Mistake."""
-    words = _WORDS if words is None else words
+def _compiled(given: Any, words: "Compile | Words", key: str = "") -> Any:
+    """What stands under a key, a table word by word, checked and compiled; raises _Mistake."""
     if callable(words):
         try:
             return words(given)
@@ -316,6 +313,7 @@ _WORDS: Words = {
         "ends_message": _one_of("L", "eot"),
         "frame_size": _above_zero(int),
         "checksum": _one_of(True, False),
+        "numbered": _one_of(True, False),
         "timers": dict.fromkeys(TIMERS, _above_zero(int, float)),
     },
     "qc": _SHAPE,

@@ -75,9 +75,9 @@ def tables(more: str = "") -> tuple[Catalogue, CodeMap]:
         return catalogue, mapping.load_code_map("lab", [Path(folder)], catalogue)
 
 
-def verifier(*, hold: str = "result", auto_release: bool = True, harmless: tuple[str, ...] = (), **rules: Any) -> Verifier:
+def verifier(*, hold: Any = "result", auto_release: bool = True, harmless: tuple[str, ...] = (), **rules: Any) -> Verifier:
     """The rules of the laboratory, with these of ``[verification]`` changed; ``harmless`` alarms hold nothing."""
-    settings = Rules(auto_release=auto_release, hold=hold, **rules)  # type: ignore[arg-type]
+    settings = Rules(auto_release=auto_release, hold=hold, **rules)
     return Verifier(settings, tables()[0], lambda alarm: alarm not in harmless, ZONE)
 
 
@@ -85,7 +85,7 @@ def analyzer(
     *,
     profile: str = "generic-hl7",
     more_codes: str = "",
-    identity: str = "barcode",
+    identity: Any = "barcode",
     pattern: str = "",
     qc_ids: tuple[str, ...] = (),
     **rules: Any,
@@ -97,7 +97,7 @@ def analyzer(
         ZONE,
         tables(more_codes)[1],
         verifier(**rules),
-        identity,  # type: ignore[arg-type]
+        identity,
         re.compile(pattern) if pattern else None,
         tuple(map(re.compile, qc_ids)),
     )
@@ -108,7 +108,7 @@ def revision(
     *,
     routes: tuple[Route, ...] = (Route("his"),),
     charset: str = "UTF-8",
-    resend: str = "changed",
+    resend: Any = "changed",
     wait: float | None = None,
     others: tuple[str, ...] = (),
 ) -> Revision:
@@ -116,7 +116,7 @@ def revision(
     catalogue = tables()[0]
     view = {code: oru.Coded(code) for code in catalogue.tests}
     plain = oru.compile(oru.OruForm(), view, zone=ZONE)
-    his = Outlet("his", oru.compile(oru.OruForm(charset=charset), view, zone=ZONE), resend, wait)  # type: ignore[arg-type]
+    his = Outlet("his", oru.compile(oru.OruForm(charset=charset), view, zone=ZONE), resend, wait)
     outlets = {"his": his, **{name: Outlet(name, plain) for name in others}}
     return Revision(b"r" * 32, b"{}", "Lab", ZONE, catalogue, {rules.name: rules}, outlets, routes)
 

@@ -98,14 +98,10 @@ class Hospital:
         self.store = FakeStore(at_once=at_once)
         self.clock = task.Clock()
         self.sent: list[tuple[int, bytes]] = []
+        self.watch: Callable[[int, bytes], None] = lambda number, payload: None
+        store: Any = self.store
         self.outbox = Outbox(
-            "his",
-            connections,
-            Policy(**policy),
-            self.store,
-            Metrics(),
-            self.clock,
-            lambda: START + self.clock.seconds(),  # type: ignore[arg-type]
+            "his", connections, Policy(**policy), store, Metrics(), self.clock, lambda: START + self.clock.seconds()
         )
         self.couriers = self.outbox.couriers
 
@@ -118,9 +114,14 @@ class Hospital:
         self.outbox.add(queued)
         self.outbox.pump()
 
+    def send(self, number: int, payload: bytes) -> None:
+        """What a link is given to send."""
+        self.watch(number, payload)
+        self.sent.append((number, payload))
+
     def connect(self, index: int = 0) -> Link:
         courier = self.couriers[index]
-        link = Link(courier, lambda number, payload: self.sent.append((number, payload)))
+        link = Link(courier, self.send)
         courier.opened(link)
         return link
 
@@ -188,6 +189,7 @@ def test_a_lost_connection_and_silence_send_the_same_bytes_again_and_count_nothi
     assert (his.store.rows[1].attempts, his.outbox.items[1].tries) == ([], 0)
     his.answer(0, "AA")
     assert his.states() == {1: "delivered"}
+    his.clock.advance(31.0)
     assert his.clock.getDelayedCalls() == []
 
 
@@ -234,8 +236,9 @@ def test_withdrawing_what_waits_in_the_middle_or_is_alone_leaves_nothing_behind(
     his.outbox.remove(99)
     his.connect()
     his.answer(0, "AA")
-    assert his.numbers == [1, 3]
-    assert his.clock.getDelayedCalls() == [his.couriers[0].timer]
+    his.answer(0, "AA")
+    his.clock.advance(60.0)
+    assert (his.numbers, list(his.outbox.lanes)) == ([1, 3], [])
 
 
 def test_what_is_withdrawn_in_flight_is_left_to_its_answer_and_not_sent_again() -> None:
@@ -316,11 +319,12 @@ def test_the_pauses_between_tries_grow_to_a_limit() -> None:
     waits = []
     for _ in range(6):
         his.answer(0, "AE")
-        (call,) = [call for call in his.clock.getDelayedCalls() if call is not his.couriers[0].timer]
-        waits.append(call.getTime() - his.clock.seconds())
-        his.clock.advance(10.0)
-    assert 0.8 <= waits[0] <= 1.0
-    assert all(6.4 <= wait <= 8.0 for wait in waits[4:])
+        before, began = len(his.sent), his.clock.seconds()
+        while len(his.sent) == before:
+            his.clock.advance(0.05)
+        waits.append(his.clock.seconds() - began)
+    assert 0.79 <= waits[0] <= 1.06
+    assert all(6.39 <= wait <= 8.06 for wait in waits[4:])
 
 
 def test_an_answer_that_belongs_to_nothing_in_flight_settles_nothing() -> None:
@@ -441,15 +445,7 @@ class Deliveries(RuleBasedStateMachine):
         self.counted: dict[int, tuple[int, int]] = {}  # tries that count, and the mark of the last
         self.accepted = 0
         self.refused: set[int] = set()
-        for courier in self.his.couriers:
-            courier.opened = self._opened(courier, courier.opened)  # type: ignore[method-assign]
-
-    def _opened(self, courier: Courier, opened: Callable[[Any], None]) -> Callable[[Any], None]:
-        def with_checks(link: Link) -> None:
-            link._sent = self._sent
-            opened(link)
-
-        return with_checks
+        self.his.watch = self._sent
 
     def _sent(self, number: int, payload: bytes) -> None:
         """What leaves is queued in the store, byte for byte, and all before it in its lane is settled for good."""
@@ -458,7 +454,6 @@ class Deliveries(RuleBasedStateMachine):
         lane = self.lanes[row.lane]
         assert all(self.his.store.rows[before].state in FINAL for before in lane[: lane.index(number)])
         assert not self.his.outbox.paused
-        self.his.sent.append((number, payload))
 
     @initialize()
     def begin(self) -> None:
@@ -579,7 +574,8 @@ class Deliveries(RuleBasedStateMachine):
         assert {row.state for row in self.his.store.rows.values()} <= {"delivered", "cancelled"}
         assert (self.his.outbox.lanes, self.his.outbox._cached, self.his.outbox.idle) == ({}, 0, True)
         assert all(len(row.attempts) == self.answered[number] for number, row in self.his.store.rows.items())
-        self.his.clock.advance(6.0)
+        self.his.clock.advance(31.0)
+        self.his.clock.advance(31.0)
         assert self.his.clock.getDelayedCalls() == []
 
 

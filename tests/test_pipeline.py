@@ -10,7 +10,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbridge import pipeline
-from labbridge.model import Decided, Patient, Reason, RemoteProtocolError, Report, Result, Specimen
+from labbridge.formats.oru import UnwritableError
+from labbridge.model import Decided, Patient, Reason, RemoteProtocolError, Report, Result, Specimen, Verdict
 from labbridge.pipeline import AnalyzerRules, Context, Moment, Outcome, Past, Revision
 from labbridge.routing import Route
 
@@ -416,8 +417,7 @@ def test_the_last_measured_of_what_was_released_is_what_is_known() -> None:
     context = Context()
 
     def was_released(value: str, at: int | None, status: str = "F") -> None:
-        verdict = msgspec.convert({"action": "release"}, pipeline.Verdict)
-        one = Decided(0, "K", verdict, test="K", value=value, status=status, measured_at=at)
+        one = Decided(0, "K", Verdict("release"), test="K", value=value, status=status, measured_at=at)
         context.add("S1", Past("a-1", NOW, b"", b"", report(), (one,)))
 
     was_released("1", 100, "P")
@@ -523,7 +523,7 @@ def test_a_test_that_was_final_before_is_released_as_a_correction() -> None:
 def test_a_release_that_cannot_be_written_is_refused() -> None:
     lab = Lab(PLAIN, revision(PLAIN, charset="ASCII"))
     lab.decided(result("K", "7"), patient=Patient(id="P1", family="王"))
-    with pytest.raises(pipeline.UnwritableError):
+    with pytest.raises(UnwritableError):
         lab.settle(0, "release")
 
 

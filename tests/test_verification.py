@@ -51,7 +51,7 @@ def verdict(*results: Result, **more: Any) -> tuple[str, list[str]]:
     ],
 )
 def test_limits_judge_the_reported_value(value: str, flag: str, why: list[str]) -> None:
-    kind = {"kind": "comparator", "comparator": "<", "number": "2.6"} if value[0] == "<" else {}
+    kind: dict[str, Any] = {"kind": "comparator", "comparator": "<", "number": "2.6"} if value[0] == "<" else {}
     (decided,) = verdicts(result("K", value, **kind))
     assert (decided.flag, codes([decided]), decided.reference) == (flag, why, "3.5-5.3")
     assert decided.verdict.action == ("hold" if why else "release")
@@ -132,8 +132,8 @@ def test_a_results_own_problem_holds_that_result_alone() -> None:
 
 
 def test_a_reports_problems_hold_every_result() -> None:
-    problems = {"problems": (Reason("specimen-conflict"),), "also": (Reason("no-specimen"),)}
-    decided = verdicts(result("K", "4"), result("XYZ", "1"), result("PNG", ""), **problems)
+    said = result("K", "4"), result("XYZ", "1"), result("PNG", "")
+    decided = verdicts(*said, problems=(Reason("specimen-conflict"),), also=(Reason("no-specimen"),))
     assert actions(decided) == {"K": "hold", "XYZ": "hold", "PNG": "ignore"}
     assert codes(decided) == ["specimen-conflict", "no-specimen"] * 2 + ["unmapped"]
 

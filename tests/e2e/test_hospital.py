@@ -175,6 +175,25 @@ def test_a_refused_message_stays_refused_over_a_restart_and_a_cancelled_one_free
     assert [row["state"] for row in lab.story(bad, "delivery")] == ["cancelled", "delivered"]
 
 
+def test_a_retry_of_what_a_later_measurement_overtook_is_superseded(own: Own) -> None:
+    lab = own(extra='[destination.answers]\nAR = "refuse"\n')
+    specimen = fresh()
+    lab.ward.plans[specimen] = lambda message, before: "AA" if before != 1 else "AR"
+    lab.tell(specimen, ("6690-2^WBC^LN", "7.00", "10*9/L"), stamp="20261121114500")
+    lab.ward.wait(specimen)
+    lab.tell(specimen, ("6690-2^WBC^LN", "5.00", "10*9/L"), stamp="20261121101500")
+    wait_until(lambda: lab.held(specimen), 5, "held")
+    lab.well("release", specimen, "--correction", "--reason", "the first was wrong")
+    wait_until(lambda: [row["state"] for row in lab.queue(specimen)] == ["refused"], 5, "refused")
+    number = str(lab.queue(specimen)[0]["id"])
+    assert "superseded" in lab.well("queue", "retry", number, "--reason", "try")
+    assert not lab.queue(specimen)
+    assert len(lab.ward.of(specimen)) == 2
+    last = fresh()
+    lab.tell(last)
+    lab.ward.wait(last)
+
+
 def test_ar_is_tried_again_and_unsupported_is_refused_at_once(everywhere: Lab) -> None:
     busy, never = fresh(), fresh()
     everywhere.ward.plans[busy] = lambda message, before: "AR" if before == 0 else "AA"

@@ -356,6 +356,16 @@ def test_with_the_database_down_at_start_it_listens_refuses_and_works_when_it_co
     drop()
 
 
+@pytest.mark.postgresql
+def test_with_the_database_down_it_stops_all_the_same(own: Own) -> None:
+    nowhere = ("sqlite:///lab.db", "postgresql+psycopg://nobody@127.0.0.1:{spare3}/none")
+    lab = own(started=False, hospital=False, changes=[nowhere])
+    lab.launch()
+    wait_until(lambda: not _refused(lab.hl7), 20, "listening")
+    assert lab.stop() == 0
+    assert "store unavailable" in lab.log.read_text()
+
+
 def test_promise_5_an_analyzer_is_answered_in_time_while_the_store_is_slow(own: Own) -> None:
     """AE and NAK come from the link itself; the message sent again is stored once and acknowledged."""
     timers = '\n[analyzer.timers]\nanswer = "400ms"\n\n[['

@@ -1,12 +1,16 @@
 """The road from analyzer to hospital: what goes in, what comes out, and what must never come out."""
 
 import re
+import socket
+from collections.abc import Callable
 
 import pytest
 
 from labbridge.formats.validity import validity
-from tests.e2e.helpers import RBC, UNKNOWN, WBC, Lab, fresh, observations, specimen_of, why
-from tests.support import ACK, ENQ, astm, field, frame, oru, wait_until
+from tests.e2e.helpers import RBC, UNKNOWN, WBC, Lab, Ward, fresh, observations, specimen_of, why
+from tests.support import ACK, END, ENQ, START, astm, field, frame, oru, wait_until
+
+Own = Callable[..., Lab]
 
 SECRETS = ("Featherstonehaugh", "Zebedee", "ZQ7731904", "19310214")
 
@@ -97,6 +101,68 @@ def test_promise_4_text_is_kept_and_no_value_unit_or_flag_is_invented(shared: La
     assert "PLT" not in reasons, "an empty value that nobody remarked on is no result, and is not reported"
     delivered = [row for one in shared.ward.of(specimen) for row in observations(one[1])]
     assert not {"H027", "H025"} & set(delivered)
+
+
+SECOND = """
+[[destination]]
+name = "ward"
+connect = "127.0.0.1:{spare3}"
+
+[destination.oru]
+version = "2.3.1"
+charset = "ISO-8859-1"
+obr = "test"
+
+[[route]]
+to = "ward"
+tests = ["RBC"]
+"""
+
+
+def test_two_destinations_each_get_their_own_and_one_that_is_down_holds_the_other_up_in_nothing(own: Own) -> None:
+    lab = own(extra=SECOND)
+    specimen = fresh()
+    lab.tell(specimen, WBC, RBC)
+    [(_, message)] = lab.ward.wait(specimen)
+    assert sorted(observations(message)) == ["H001", "H024"]
+    assert [(row["destination"], row["state"]) for row in lab.queue()] == [("ward", "queued")]
+    with Ward(lab.ports["spare3"]) as ward:
+        [(_, message)] = ward.wait(specimen)
+        assert list(observations(message)) == ["RBC"]
+        assert validity(message) == "valid"
+        wait_until(lambda: not lab.queue(), 5, "nothing waits")
+        unwritable = fresh()
+        with lab.hl7_client() as client:
+            client.send(oru(unwritable, 1, [RBC]).replace(b"DOE^JO", "李^雷".encode()))
+        wait_until(lambda: lab.reasons(unwritable) == {"unwritable-charset"}, 5, "held")
+        status, said = lab.cli("release", unwritable, "--reason", "x")
+        assert (status, "cannot be written" in said) == (1, True)
+        assert not ward.of(unwritable)
+
+
+def test_an_analyzer_that_waits_for_us_is_connected_to_again_and_again(own: Own) -> None:
+    """connect instead of listen: results come over the connection that the daemon makes, and over the next one."""
+    lab = own(changes=[('listen = "127.0.0.1:{hl7}"', 'connect = "127.0.0.1:{hl7}"')])
+    for _ in range(2):
+        specimen = fresh()
+        with socket.create_server(("127.0.0.1", lab.hl7)) as server:
+            server.settimeout(10)
+            with server.accept()[0] as analyzer:
+                analyzer.settimeout(10)
+                analyzer.sendall(START + oru(specimen, 1, [WBC]) + END)
+                assert b"MSA|AA|1" in analyzer.recv(4096)
+        lab.ward.wait(specimen)
+
+
+def test_no_state_is_shared_between_analyzers(shared: Lab) -> None:
+    """The same bytes from another analyzer are no duplicate: it is the same test measured again, and held."""
+    specimen = fresh()
+    shared.tell(specimen)
+    shared.ward.wait(specimen)
+    with shared.hl7_client(shared.plain_hl7) as client:
+        assert b"MSA|AA" in client.send(oru(specimen, 1, [WBC]))
+    wait_until(lambda: shared.reasons(specimen) == {"repeat"}, 5, "held")
+    assert [row["kind"] for row in shared.story(specimen, "message")] == ["stored", "stored"]
 
 
 CONTROLS = {

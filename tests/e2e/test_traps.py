@@ -386,3 +386,19 @@ def test_a_frame_is_acknowledged_after_it_is_durable(own: Own) -> None:
             assert not line.waiting()
         assert line.read() == ACK
     assert re.search("connected", lab.log.read_text())
+
+
+def test_what_nobody_sends_again_is_stored_when_the_store_is_well(own: Own) -> None:
+    """A transmission that breaks off, and garbage, while nothing can be stored: both are shown afterwards."""
+    lab = own()
+    with lab.astm_client() as line:
+        assert line.raw(ENQ) == ACK
+        assert line.raw(frame(1, b"H|\\^&|||XN-1000\r")) == ACK
+        with store_locked(lab):
+            line.close()
+            with lab.hl7_client() as garbage:
+                garbage.raw(b"GET / HTTP/1.0\r\n\r\n")
+            wait_until(lambda: "not stored" in lab.log.read_text(), 10, "neither could be stored")
+    lab.tell(fresh())
+    wait_until(lambda: lab.messages("incomplete") and lab.messages("stray"), 5, "both are shown")
+    assert len(lab.rows("pending")) == 2
