@@ -22,7 +22,7 @@ from labbridge.formats.acknowledgement import acknowledge
 from labbridge.metrics import Metrics
 from labbridge.model import Query, Reading, Reason, RemoteProtocolError, encode
 from labbridge.pipeline import AnalyzerRules, Context, Moment, Revision
-from labbridge.store import Store, StoreUnavailable, Transaction
+from labbridge.store import Store, StoreError, StoreUnavailable, Transaction
 from labbridge.wire.events import Abandoned, Answer, Close, Event, Failed, Note, Overdue, Oversize, Part, Received, Stray
 
 log = structlog.get_logger()
@@ -105,6 +105,7 @@ class Intake:
         self._sessions = 0
         self._late: list[Item] = []  # what nobody sends again, and could not be stored yet
         self._incomplete: dict[str, list[tuple[int, int, bytes]]] = {}
+        self.failing = False  # the last batch could not be stored
         self.accepting = False  # until what an earlier run left behind has been taken up
 
     # -- on the reactor's thread ---------------------------------------------------------------------------------
@@ -453,6 +454,7 @@ class Batch:
     def committed(self, _: None) -> None:
         """The batch is durable: settle it, and hand its deliveries over."""
         intake = self.intake
+        intake.failing = False
         if intake.revision is self.revision:
             intake.revision_id = self.revision_id
         for analyzer, number, body in self.incomplete:
@@ -471,7 +473,9 @@ class Batch:
         if self.items is None:
             self.items = intake.take()
         intake.metrics.store_failures.inc()
-        log.error("not stored, the analyzers were asked to send again", error=type(error).__name__)
+        intake.failing = intake.accepting
+        why = str(error) if isinstance(error, StoreError) else type(error).__name__
+        log.error("not stored, the analyzers were asked to send again", why=why)
         moment = Moment.of(intake.clock(), intake.revision.zone, intake.entropy)
         for item in self.items:
             item.reply = b""

@@ -14,7 +14,7 @@ import msgspec
 
 from labbridge import mapping, profiles
 from labbridge.config import Analyzer, Destination, Settings
-from labbridge.formats import oru
+from labbridge.formats import charset, oru
 from labbridge.pipeline import AnalyzerRules, Outlet, Revision
 from labbridge.routing import Route
 from labbridge.verification import Rules, Verifier
@@ -95,6 +95,11 @@ def _analyzer(
     notices += [notice for notice in codes.notices if notice not in notices]
     if analyzer.charset:
         profile = msgspec.structs.replace(profile, charsets=(analyzer.charset,))
+    for name in profile.charsets:
+        try:
+            charset.codec(name)
+        except LookupError:
+            problems.append(f'analyzer "{analyzer.name}": character set "{name}" is not known; see docs/configuration.md')
     zone = ZoneInfo(analyzer.timezone or profile.timezone or settings.site.timezone)
     rules = msgspec.convert(settings.verification, Rules, from_attributes=True)
     alarms = profile.alarms

@@ -85,7 +85,7 @@ class Station:
             return MllpLink(MllpSettings(release=self.analyzer.mllp_release, refusal=self._refusal, **times))
         if profile.ends_message == "eot":
             times["ends_message"] = _never
-        frames = {"frame_size": profile.frame_size, "checksum": profile.checksum, "numbered": profile.numbered}
+        frames: dict[str, Any] = {"frame_size": profile.frame_size, "checksum": profile.checksum, "numbered": profile.numbered}
         return Lis01Link(Lis01Settings(role="host", **frames, **times))
 
     def _refusal(self, payload: bytes) -> bytes:

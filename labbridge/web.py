@@ -45,7 +45,8 @@ def listen(reactor: Any, address: Address, daemon: "Daemon") -> Any:
 
     def health(request: Any) -> bytes:
         status = daemon.status()
-        request.setResponseCode(200 if status["store"] == "ready" and daemon.intake.accepting else 503)
+        well = status["store"] == "ready" and daemon.intake.accepting and not daemon.intake.failing
+        request.setResponseCode(200 if well else 503)
         request.setHeader(b"content-type", b"application/json")
         return json.dumps(status).encode()
 

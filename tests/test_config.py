@@ -266,7 +266,7 @@ DESTINATION = SITE + '[[destination]]\nname = "his"\nconnect = "10.0.0.1:6661"\n
         ),
         (
             '[destination.oru]\nfields = {"OBR-3" = "x", "OBR-0" = "y"}\n',
-            'labbridge.toml:8: destination[0].oru.fields.OBR-0: expected a field of HL7 such as "OBR-3" or "PID-3.1", got "OBR-0"',
+            'labbridge.toml:8: destination[0].oru.fields.OBR-0: expected a field of HL7 such as "OBR-3", got "OBR-0"',
         ),
         (
             '[destination.oru.fields]\n"OBR-3" = 3\n',

@@ -77,7 +77,7 @@ def _show(file: Path, found: Any, compiled: Revision, language: Language) -> Non
     if found.error:
         console.print(f"not read: {found.error}", markup=False, style="bold red")
     for query in found.queries:
-        console.print(f"a query for orders: {', '.join(query.specimens) or 'all'} (answered: no order)", markup=False)
+        console.print(f"a query for orders: {', '.join(query.specimens) or 'all'}", markup=False)
     for outcome in found.outcomes:
         _show_report(outcome.report, outcome.decision.results, outcome.state, language)
         for out in outcome.outgoing:

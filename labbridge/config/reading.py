@@ -169,7 +169,7 @@ _LEAVES: dict[Any, tuple[type, str, Callable[[Any], Any]]] = {
     kinds.Regex: (str, "a regular expression in single quotes such as '^[0-9]{8,14}$'", lambda text: re.compile(text).pattern),
     kinds.Zone: (str, 'a time zone such as "Asia/Shanghai"', lambda text: zoneinfo.ZoneInfo(text).key),
     kinds.Charset: (str, 'a character set such as "UTF-8" or "GB18030"', lambda text: "A".encode(text) and text),
-    kinds.Field: (str, 'a field of HL7 such as "OBR-3" or "PID-3.1"', _fits(r"[A-Z][A-Z0-9]{2}-[1-9][0-9]?(\.[1-9][0-9]?){0,2}")),
+    kinds.Field: (str, 'a field of HL7 such as "OBR-3"', _fits(r"[A-Z][A-Z0-9]{2}-[1-9][0-9]?")),
     kinds.Segment: (str, 'a segment of HL7 such as "ZLB|{specimen.id}"', _fits(r"[A-Z][A-Z0-9]{2}\|.*")),
     kinds.DatabaseUrl: (str, '"sqlite:///labbridge.db" or "postgresql+psycopg://user:password@host/labbridge"', _database),
 }

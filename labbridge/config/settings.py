@@ -19,7 +19,7 @@ Zone = Annotated[str, "zone"]  # IANA name
 Charset = Annotated[str, "charset"]  # as Python's codecs name it
 DatabaseUrl = Annotated[str, "url"]
 Name = Annotated[str, "name"]
-Field = Annotated[str, "field"]  # "OBR-3" or "PID-3.1"
+Field = Annotated[str, "field"]  # "OBR-3"
 Segment = Annotated[str, "segment"]
 
 SQLITE = "sqlite:///"

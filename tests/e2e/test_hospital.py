@@ -1,5 +1,6 @@
 """Delivery against a hospital that is down, hangs, refuses, errs and answers wrongly: nothing lost, nothing out of order."""
 
+import random
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -260,6 +261,31 @@ def test_an_answer_that_is_none_settles_nothing(brisk: Lab, wrong: bytes) -> Non
     brisk.ward.wait(specimen, 2)
     wait_until(lambda: _state(brisk, specimen) == "delivered", 5, "delivered")
     assert _outcomes(brisk, specimen) == ["accepted AA"]
+
+
+def test_promise_3_order_holds_through_every_fault_of_the_hospital(own: Own) -> None:
+    """Errors, rejections, silence, lost connections and wrong answers at random: all arrives, in order per specimen."""
+    lab = own(timeout="300ms", repeat="latest-measured", extra='[destination.answers]\nAE = "retry"\n')
+    chance, specimens = random.Random(3), [fresh() for _ in range(30)]
+    faults: list[str | bytes | None] = ["AE", "AR", None, START + his_ack("AA", "OTHER") + END, "drop"]
+
+    def plan(message: bytes, before: int) -> str | bytes | None:
+        fault = chance.choice(faults) if chance.random() < 0.15 else "AA"
+        if fault == "drop":
+            raise ConnectionError
+        return fault
+
+    lab.ward.plans = dict.fromkeys(specimens, plan)
+    with lab.hl7_client() as client:
+        for version in range(1, 5):
+            for specimen in specimens:
+                wbc = ("6690-2^WBC^LN", f"{version}.50", "10*9/L")
+                client.raw(START + oru(specimen, version, [wbc], f"2026112110150{version}") + END)
+                assert b"MSA|AA" in client.answer()
+    wait_until(lambda: lab.status()["destinations"][0]["queue"] == 0, 30, "all delivered")
+    for specimen in specimens:
+        arrived = list(dict.fromkeys(lab.ward.of(specimen)))
+        assert [observations(message)["H001"][5] for _, message in arrived] == ["1.50", "2.50", "3.50", "4.50"]
 
 
 def test_many_refusals_in_a_row_pause_the_destination_until_it_is_resumed(own: Own) -> None:
