@@ -10,9 +10,9 @@ from typing import Any, Literal
 import msgspec
 
 from labbridge import model, pipeline
+from labbridge.batch import past_of, write_decision
 from labbridge.delivery import Queued
 from labbridge.formats.oru import UnwritableError
-from labbridge.intake import past_of, write_decision
 from labbridge.model import Decided, Report
 from labbridge.pipeline import Context, Moment, Outcome, Revision
 from labbridge.store import Transaction

@@ -5,8 +5,8 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from labbridge import profiles
+from labbridge.batch import refusal
 from labbridge.config import Analyzer, Settings
-from labbridge.intake import refusal
 from labbridge.links.stream import Machine, WireProtocol
 from labbridge.links.tcp import Connector, Listener, State
 from labbridge.pipeline import Moment

@@ -220,7 +220,7 @@ ELSEWHERE = {
         'labbridge.toml:23: destination[1].name: there is another destination "his" - give each its own name',
     ],
     WHOLE.replace("xn-1", "x n"): [
-        'labbridge.toml:6: analyzer[0].name: expected a name of letters, digits, . _ - such as "xn-1", got "x n"'
+        'labbridge.toml:6: analyzer[0].name: expected a name of letters, digits, . _ - such as "analyzer-1", got "x n"'
     ],
     WHOLE + '[http]\nlisten = "0.0.0.0:5001"': [
         "labbridge.toml:17: http.listen: 127.0.0.1:5001 is taken by another analyzer - choose another port"

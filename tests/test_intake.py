@@ -21,7 +21,7 @@ from labbridge.metrics import Metrics
 from labbridge.model import Reason, RemoteProtocolError
 from labbridge.pipeline import AnalyzerRules
 from labbridge.store import Store, StoreUnavailable, Transaction
-from labbridge.wire.events import Abandoned, Answer, Close, Event, Failed, Note, Overdue, Oversize, Part, Received, Stray
+from labbridge.wire.events import Abandoned, Answer, Event, Failed, Note, Overdue, Oversize, Part, Received, Stray
 
 from .small_lab import NOW, analyzer, observations, revision
 
@@ -265,7 +265,7 @@ def test_links_take_turns_and_none_has_more_than_its_share_of_a_batch(road: Road
                 road.post(links[name], oru(f"{name}{n}"))
         batches = []
         while batch := road.intake.take():
-            batches.append([rooms._bytes_of(item.event).split(b"OBR|1||")[1][:1].decode() for item in batch])
+            batches.append([rooms.bytes_of(item.event).split(b"OBR|1||")[1][:1].decode() for item in batch])
     assert [("".join(batch)) for batch in batches] == ["f" + "A" * 15 + "B" * 3 + "C" * 16, "A" * 16 + "C" * 4]
 
 
@@ -280,7 +280,7 @@ def test_a_batch_has_its_limits_in_messages_and_in_bytes(road: Road, monkeypatch
         link = road.link()
         for _ in range(6):
             road.post(link, oru("S1") + b"Z" * 300)
-        sizes = [sum(len(rooms._bytes_of(item.event)) for item in road.intake.take()) for _ in range(4)]
+        sizes = [sum(len(rooms.bytes_of(item.event)) for item in road.intake.take()) for _ in range(4)]
     assert all(size < 1500 for size in sizes)
     assert sizes[-1] == 0
 
@@ -586,9 +586,9 @@ def test_a_query_is_answered_after_its_acknowledgement(road: Road) -> None:
 
 def test_what_a_link_notes_stops_nothing(road: Road) -> None:
     link = road.link()
-    for event in (Overdue(1), Failed(1, "busy"), Note("info", "contention"), Close("it cannot be used")):
+    for event in (Overdue(1), Failed(1, "busy"), Note("info", "contention")):
         road.event(link, event)
-    assert link.said == ["close: it cannot be used"]
+    assert link.said == []
     assert road.intake.idle
 
 

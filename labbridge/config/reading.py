@@ -160,7 +160,7 @@ _LEAVES: dict[Any, tuple[type, str, Callable[[Any], Any]]] = {
     str: (str, "text in quotes", str),
     bool: (bool, "true or false", bool),
     Path: (str, "a path in quotes", str),
-    kinds.Name: (str, 'a name of letters, digits, . _ - such as "xn-1"', _fits(r"[\w.-]{1,40}")),
+    kinds.Name: (str, 'a name of letters, digits, . _ - such as "analyzer-1"', _fits(r"[\w.-]{1,40}")),
     kinds.Duration: (str, 'a duration such as "30s", "10m" or "72h"', duration),
     kinds.Wait: (str, '"send" or a wait such as "wait:30m"', _wait),
     kinds.Count: (int, "a whole number from 1 to 1000", _count),
