@@ -103,7 +103,7 @@ class Intake:
             desk.waiting.append((f"{desk.session}.{desk.transmission}", event))
             self._turns[id(desk)] = desk
             self._bytes += len(bytes_of(event))
-        if not isinstance(event, Part):
+        if isinstance(event, Abandoned | Oversize):
             desk.transmission += 1
         if self._submitted == 0:
             self._submit()
@@ -133,6 +133,8 @@ class Intake:
         if isinstance(event, Abandoned | Stray):
             return
         desk.unsettled -= 1
+        if isinstance(event, Received) and item.answer.accepted:
+            desk.transmission += 1  # a last frame that was refused comes again, and belongs to what is spooled
         if desk.link is None:
             return
         desk.link.settle(event.token, item.answer)  # type: ignore[union-attr]

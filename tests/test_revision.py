@@ -192,3 +192,10 @@ def test_what_comes_with_labbridge_is_found_after_the_laboratorys_own(library: P
     plain = msgspec.structs.replace(settings, library=type(settings.library)())
     assert revision.folders(plain, "analyzers") == [revision.packaged("analyzers")]
     assert (revision.packaged("analyzers") / "generic-hl7" / "profile.toml").is_file()
+
+
+def test_a_profile_whose_character_set_nobody_knows_is_a_mistake(library: Path) -> None:
+    profile = library / "analyzers" / "plain" / "profile.toml"
+    profile.write_text(PROFILE + '[link]\ncharset = ["cp437"]\n', "utf-8")
+    (problem,) = problems_of(library)
+    assert 'analyzer "a-1": character set "cp437" is not known' in problem

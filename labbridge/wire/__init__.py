@@ -1,45 +1,11 @@
 """Bytes to whole messages and back, sans-IO: framing, checksums, timers and acknowledgement of MLLP and LIS01-A2.
 
 Bytes and the present time (seconds, any monotonic clock) come in, events go out. Nothing here opens a socket, reads a
-clock, knows what a message says, or keeps more than a bounded part of it.
+clock, knows what a message says, or keeps more than a bounded part of it. All events are in ``labbridge.wire.events``.
 """
 
-from labbridge.wire.events import (
-    Abandoned,
-    Answer,
-    Close,
-    Event,
-    Failed,
-    LocalProtocolError,
-    Note,
-    Overdue,
-    Oversize,
-    Part,
-    Received,
-    Sent,
-    Stray,
-    Write,
-)
+from labbridge.wire.events import Answer, Event, Part, Received
 from labbridge.wire.lis01 import Lis01Link, Lis01Settings
 from labbridge.wire.mllp import MllpLink, MllpSettings
 
-__all__ = [
-    "Abandoned",
-    "Answer",
-    "Close",
-    "Event",
-    "Failed",
-    "Lis01Link",
-    "Lis01Settings",
-    "LocalProtocolError",
-    "MllpLink",
-    "MllpSettings",
-    "Note",
-    "Overdue",
-    "Oversize",
-    "Part",
-    "Received",
-    "Sent",
-    "Stray",
-    "Write",
-]
+__all__ = ["Answer", "Event", "Lis01Link", "Lis01Settings", "MllpLink", "MllpSettings", "Part", "Received"]

@@ -2,11 +2,12 @@
 
 import hashlib
 
-from labbridge.wire.events import Event, Note, Oversize, Stray
+from labbridge.wire.events import Close, Event, Note, Oversize, Stray
 
 HEAD_BYTES = 64 * 1024
 STRAY_BYTES = 4 * 1024
-FLOOD_FACTOR = 4  # an oversize transmission that grows beyond this many times max_message is cut off
+
+FLOODED = Close("the peer sends without end")
 
 
 class Excess:

@@ -8,8 +8,8 @@ Reading. TRANSITIONS is the reader's table: TRANSITIONS[state][input] = (action,
 - EB followed by SB: the CR is missing, the block has ended. EB followed by anything else is data.
 - SB before "MSH" inside a block: the block has no EB. If it ends with CR or LF, the peer is of those that leave EB out,
   and the block is whole; else it broke off, and comes up as a Part that is Abandoned.
-- Nothing more for ``silence_time`` after an EB without CR, or after a block's CR when this peer has left EB out before:
-  the block is whole. (Such a peer may wait for its answer, or for the next specimen; its message must not wait.)
+- Nothing more for ``silence_time``, or the close, after an EB without CR, or after a line end when this peer has left EB
+  out before: the block is whole. (Such a peer may wait for its answer; its message must not wait.)
 - CR, LF and EB between blocks. Other bytes between blocks are Stray.
 
 A block beyond ``max_message`` is kept as its first 64 KiB, length and SHA-256, and comes up as Oversize when it ends; at
@@ -18,15 +18,13 @@ four times the limit at once, with Close.
 Answering. Whatever comes up under a token takes a place in the line of answers, and answers leave in that order, whatever
 the order in which they are settled. A token that is not settled within ``answer_time`` is Overdue: the link answers in
 its place (``refusal``; in release 2 the negative commit acknowledgement), and the place is given up. The token lives on:
-the same bytes, come again before it is settled, are not a new message but a new place for the old token. Without a
-``refusal`` the place is kept, and the answer leaves whenever it comes.
+the same bytes, come again before it is settled, are not a new message but a new place for the old token.
 
 Sending. Release 1: written is Sent; the peer's answer is a Received like any other. Release 2: one message at a time is
 out until the peer's commit acknowledgement; Failed when that is negative. When it does not come, the link asks to be
 closed: a late one could be taken for the next message's.
 """
 
-import hashlib
 from collections import deque
 from collections.abc import Callable, Iterator
 from typing import Literal
@@ -42,19 +40,19 @@ from labbridge.wire.events import (
     LocalProtocolError,
     Note,
     Overdue,
+    Oversize,
     Part,
     Received,
     Sent,
     Write,
 )
-from labbridge.wire.excess import FLOOD_FACTOR, Excess
+from labbridge.wire.excess import FLOODED, Excess
 from labbridge.wire.mllp_blocks import CR, EB, END, RESTART, SB, START, BlockReader, block
 
 COMMIT_ACK, COMMIT_NAK = b"\x06", b"\x15"  # the whole data of a commit acknowledgement (release 2)
 
-# States of the reader and what it meets
-OUTSIDE, INSIDE, SKIPPING, CLOSED = "outside a block", "inside a block", "inside an oversize block", "closed"
-LIMIT = "more than max_message"
+# States of the reader, and what it meets besides what the block reader finds
+OUTSIDE, INSIDE, CLOSED = "outside a block", "inside a block", "closed"
 FLOOD = "four times max_message"
 SILENCE = "silence after a likely end"
 GONE = "connection closed"
@@ -64,19 +62,14 @@ TRANSITIONS: dict[str, dict[str, tuple[str, str]]] = {
     INSIDE: {
         END: ("deliver", OUTSIDE),
         RESTART: ("break_off", INSIDE),
-        LIMIT: ("skip", SKIPPING),
-        SILENCE: ("deliver_unended", OUTSIDE),
-        GONE: ("close_inside", CLOSED),
-    },
-    SKIPPING: {
-        END: ("report_excess", OUTSIDE),
-        RESTART: ("report_excess", INSIDE),
+        SILENCE: ("take_rest", OUTSIDE),
         FLOOD: ("cut_off", CLOSED),
-        GONE: ("close_skipping", CLOSED),
+        GONE: ("close", CLOSED),
     },
     CLOSED: {},
 }
 
+FLOOD_FACTOR = 4  # a block that grows beyond this many times max_message is cut off
 _NEVER = float("inf")
 
 
@@ -93,22 +86,19 @@ class MllpSettings(msgspec.Struct, frozen=True, kw_only=True):
     release: Literal[1, 2] = 1
     max_message: int = 16 * 1024 * 1024  # bytes
     answer_time: float | None = 10.0  # the store's time to settle; None: no limit
-    refusal: Callable[[bytes], bytes] | None = None  # makes the AE for a payload that was not settled in time
+    refusal: Callable[[bytes], bytes] | None = None  # makes the AE for what was not settled in time; None: no answer
     reply_time: float = 30.0  # release 2: we wait for the peer's commit acknowledgement
     silence_time: float = 3.0  # after a likely end of block
 
 
-class _Place:
-    """A place in the line of answers; ``deadline`` is _NEVER once it is settled, or when nothing is to be done then."""
+class _Place(msgspec.Struct):
+    """A place in the line of answers: what the refusal is made from, and what tells that it comes again."""
 
-    __slots__ = ("answer", "deadline", "digest", "payload", "token")
-
-    def __init__(self, token: int, payload: bytes, digest: bytes, deadline: float) -> None:
-        self.token = token
-        self.payload = payload
-        self.digest = digest
-        self.deadline = deadline
-        self.answer: Answer | None = None
+    token: int
+    payload: bytes
+    key: bytes
+    deadline: float
+    answer: Answer | None = None
 
 
 class MllpLink:
@@ -120,15 +110,14 @@ class MllpLink:
         # Reading
         self._state = OUTSIDE
         self._reader = BlockReader()
-        self._excess = Excess()
+        self._excess: Excess | None = None  # the beginning of a block beyond max_message
         self._omits_eb = False  # this peer has left out the end of a block
         self._silent_at = _NEVER
         # Answering
         self._tokens = 0
-        self._places: deque[_Place] = deque()
-        self._due = _NEVER  # the first deadline of a place
-        self._live: dict[int, bytes] = {}  # tokens not settled: the payload's digest if it was overdue
-        self._late: dict[bytes, int] = {}  # and the way back
+        self._line: deque[_Place] = deque()  # the first is not settled, and the first to be overdue
+        self._live: dict[int, list[_Place]] = {}  # tokens not settled, and their places in the line
+        self._late: dict[bytes, int] = {}  # those overdue, by the key of their places
         # Sending, release 2
         self._queue: deque[tuple[int, bytes]] = deque()  # the first is out
         self._reply_at = _NEVER
@@ -136,7 +125,7 @@ class MllpLink:
     @property
     def deadline(self) -> float | None:
         """When to call ``tick`` next, or None."""
-        first = min(self._due, self._silent_at, self._reply_at)
+        first = min(self._due(), self._silent_at, self._reply_at)
         return None if first == _NEVER else first
 
     def receive(self, data: bytes, now: float) -> list[Event]:
@@ -155,14 +144,12 @@ class MllpLink:
         In release 1 a token that is settled without replies is not answered at all. Raises LocalProtocolError for a
         token that does not wait.
         """
-        digest = self._live.pop(token, None)
-        if digest is None:
+        places = self._live.pop(token, None)
+        if places is None:
             raise LocalProtocolError(f"token {token} does not wait to be settled")
-        self._late.pop(digest, None)
-        for place in self._places:
-            if place.token == token:
-                place.answer = answer
-                place.deadline = _NEVER
+        for place in places:
+            place.answer = answer
+        self._late = {key: late for key, late in self._late.items() if late != token}
         events: list[Event] = []
         self._answer(events)
         return events
@@ -184,8 +171,8 @@ class MllpLink:
     def tick(self, now: float) -> list[Event]:
         """Let time pass; does nothing before ``deadline``."""
         events: list[Event] = []
-        while self._due <= now:
-            self._expire(now, events)
+        while self._due() <= now:
+            self._expire(events)
         if self._silent_at <= now:
             self._silent_at = _NEVER
             self._step(SILENCE, now, events)
@@ -216,12 +203,9 @@ class MllpLink:
         return data.find(EB) == len(data) - 2 <= self.settings.max_message and data.rfind(SB) == 0 and data[-1] == CR
 
     def _read(self, now: float, events: list[Event]) -> None:
-        while self._reader:
-            item = self._next()
-            self._reader.strays.note(events)
-            if item is None:
-                break
+        while self._reader and (item := self._next()) is not None:
             self._step(item, now, events)
+        self._reader.strays.note(events)
         likely = self._state is INSIDE and self._reader.has_likely_end(self._omits_eb)
         self._silent_at = now + self.settings.silence_time if likely else _NEVER
 
@@ -231,143 +215,109 @@ class MllpLink:
         if self._state is OUTSIDE:
             return reader.find_start()
         item = reader.find_end()
-        if item is None and self._state is SKIPPING:
+        if item is None and (self._excess or len(reader) > limit):
+            self._excess = self._excess or Excess()
             reader.pass_by(self._excess)
             return FLOOD if self._excess.length > FLOOD_FACTOR * limit else None
-        return LIMIT if item is None and len(reader) > limit else item
+        return item
 
     def _step(self, item: str, now: float, events: list[Event]) -> None:
-        action, self._state = _TABLE[self._state][item]
-        action(self, now, events)
+        action, self._state = TRANSITIONS[self._state][item]
+        getattr(self, f"_{action}")(now, events)
 
     def _begin(self, now: float, events: list[Event]) -> None:
-        """A block begins."""
+        self._reader.strays.note(events)
 
     def _deliver(self, now: float, events: list[Event]) -> None:
         self._take_message(self._reader.take(), now, events)
 
-    def _deliver_unended(self, now: float, events: list[Event]) -> None:
-        data = self._reader.take_all()
-        unframed = data.rstrip(b"\r\n")
-        self._take_message(unframed[:-1] if unframed.endswith(b"\x1c") else data, now, events)
-
     def _break_off(self, now: float, events: list[Event]) -> None:
         data = self._reader.take()
-        if len(data) > self.settings.max_message:
-            self._take_excess(Excess(data), now, events)
-        elif data.endswith((b"\r", b"\n")):
-            if not self._omits_eb:
-                self._omits_eb = True
-                events.append(Note("warning", "blocks without their end"))
-            self._take_message(data, now, events)
-        elif data:
-            self._abandon(data, "a new block began inside it", events)
+        whole = data.endswith((b"\r", b"\n"))
+        if whole and not self._omits_eb:
+            self._omits_eb = True
+            events.append(Note("warning", "blocks without their end"))
+        self._take_unended(data, whole, "a new block began inside it", now, events)
 
-    def _skip(self, now: float, events: list[Event]) -> None:
-        self._excess = Excess()
-
-    def _report_excess(self, now: float, events: list[Event]) -> None:
-        self._excess.add(self._reader.take())
-        self._take_excess(self._excess, now, events)
+    def _take_rest(self, now: float, events: list[Event]) -> None:
+        whole = self._reader.has_likely_end(self._omits_eb)
+        self._take_unended(self._reader.take_all(), whole, "the connection closed inside a block", now, events)
 
     def _cut_off(self, now: float, events: list[Event]) -> None:
-        self._close_skipping(now, events)
-        events.append(Close("a block without end"))
-
-    def _close_skipping(self, now: float, events: list[Event]) -> None:
-        self._excess.add(self._reader.take_all())
-        self._take_excess(self._excess, now, events)
         self._close(now, events)
-
-    def _close_inside(self, now: float, events: list[Event]) -> None:
-        if self._reader.has_likely_end(self._omits_eb):
-            self._deliver_unended(now, events)
-        elif self._reader:
-            self._abandon(self._reader.take_all(), "the connection closed inside a block", events)
-        self._close(now, events)
+        events.append(FLOODED)
 
     def _close(self, now: float, events: list[Event]) -> None:
-        self._places.clear()
-        self._due = self._silent_at = self._reply_at = _NEVER
+        self._take_rest(now, events)
+        self._line.clear()
+        self._silent_at = self._reply_at = _NEVER
         events += [Failed(token, "the connection closed") for token, _ in self._queue]
         self._queue.clear()
         self._reader.strays.report(events)
 
+    def _take_unended(self, data: bytes, whole: bool, why: str, now: float, events: list[Event]) -> None:
+        """A block that lacks only its CR is whole; one that lacks EB as well if so said, else it is incomplete."""
+        bare = data.rstrip(b"\r\n")
+        if bare.endswith(b"\x1c"):
+            self._take_message(bare[:-1], now, events)
+        elif whole or self._excess or len(data) > self.settings.max_message:
+            self._take_message(data, now, events)
+        elif data:
+            self._tokens += 1
+            self._live[self._tokens] = []
+            events += (Part(self._tokens, data), Abandoned(why))
+
+    def _take_message(self, data: bytes, now: float, events: list[Event]) -> None:
+        """The data of a whole block, or the last of it when it began with ``_excess``."""
+        excess, self._excess = self._excess, None
+        if excess or len(data) > self.settings.max_message:
+            excess = excess or Excess()
+            excess.add(data)
+            event = excess.event(self._tokens + 1)
+            self._stand(event, event.head, event.digest, now, events)
+        elif self.settings.release == 2 and data in (COMMIT_ACK, COMMIT_NAK):
+            self._committed(data == COMMIT_ACK, now, events)
+        elif data:
+            self._stand(Received(self._tokens + 1, data), data, data, now, events)
+
     # Answering
 
-    def _take_message(self, payload: bytes, now: float, events: list[Event]) -> None:
-        if len(payload) > self.settings.max_message:
-            self._take_excess(Excess(payload), now, events)
-        elif self.settings.release == 2 and payload in (COMMIT_ACK, COMMIT_NAK):
-            self._committed(payload == COMMIT_ACK, now, events)
-        elif not payload:
-            events.append(Note("info", "empty block"))
-        else:
-            token = self._late.get(hashlib.sha256(payload).digest()) if self._late else None
-            if token is None:
-                token = self._new_token()
-                events.append(Received(token, payload))
-            self._stand(_Place(token, payload, b"", now + self._answer_time))
-
-    def _take_excess(self, excess: Excess, now: float, events: list[Event]) -> None:
-        event = excess.event(self._tokens + 1)
-        token = self._late.get(event.digest)
-        if token is None:
-            token = self._new_token()
+    def _stand(self, event: Received | Oversize, payload: bytes, key: bytes, now: float, events: list[Event]) -> None:
+        """Take a place in the line: for a new token, or for the overdue one of the same key."""
+        token = self._late.get(key, event.token) if self._late else event.token
+        if token == event.token:
+            self._tokens = token
+            self._live[token] = []
             events.append(event)
-        self._stand(_Place(token, event.head, event.digest, now + self._answer_time))
+        place = _Place(token, payload, key, now + self._answer_time)
+        self._live[token].append(place)
+        self._line.append(place)
 
-    def _abandon(self, data: bytes, why: str, events: list[Event]) -> None:
-        events += (Part(self._new_token(), data), Abandoned(why))
-
-    def _new_token(self) -> int:
-        self._tokens += 1
-        self._live[self._tokens] = b""
-        return self._tokens
-
-    def _stand(self, place: _Place) -> None:
-        self._places.append(place)
-        self._due = min(self._due, place.deadline)
+    def _due(self) -> float:
+        return self._line[0].deadline if self._line else _NEVER
 
     def _answer(self, events: list[Event]) -> None:
         """Write what is settled at the head of the line."""
-        places = self._places
-        data = []
-        while places and (answer := places[0].answer) is not None:
-            places.popleft()
+        line, data = self._line, []
+        while line and (answer := line[0].answer) is not None:
+            line.popleft()
             if self.settings.release == 2:
                 data.append(block(COMMIT_ACK if answer.accepted else COMMIT_NAK))
             data += map(block, answer.replies)
         if data:
             events.append(Write(b"".join(data)))
-        self._set_due()
 
-    def _set_due(self) -> None:
-        for place in self._places:
-            if place.deadline < _NEVER:
-                self._due = place.deadline
-                return
-        self._due = _NEVER
-
-    def _expire(self, now: float, events: list[Event]) -> None:
-        """The place that is due was not settled in time."""
-        place = next(place for place in self._places if place.deadline == self._due)
-        place.deadline = _NEVER
+    def _expire(self, events: list[Event]) -> None:
+        """The head of the line was not settled in time: refuse it."""
+        place = self._line.popleft()
+        self._live[place.token].pop(0)
+        self._late[place.key] = place.token
         events.append(Overdue(place.token))
-        self._live[place.token] = digest = place.digest or hashlib.sha256(place.payload).digest()
-        self._late[digest] = place.token
-        refusal = self._refusal(place.payload)
-        place.payload = b""
-        if refusal is not None:
-            self._places.remove(place)  # the head of the line: those before it were due before
-            if refusal:
-                events.append(Write(block(refusal)))
-        self._answer(events)
-
-    def _refusal(self, payload: bytes) -> bytes | None:
         if self.settings.release == 2:
-            return COMMIT_NAK
-        return None if self.settings.refusal is None else self.settings.refusal(payload)
+            events.append(Write(block(COMMIT_NAK)))
+        elif self.settings.refusal and (refusal := self.settings.refusal(place.payload)):
+            events.append(Write(block(refusal)))
+        self._answer(events)
 
     # Sending, release 2
 
@@ -384,9 +334,3 @@ class MllpLink:
         self._reply_at = _NEVER
         events.append(Sent(token) if positive else Failed(token, "the peer refused it"))
         self._send_next(now, events)
-
-
-_TABLE = {
-    state: {item: (getattr(MllpLink, f"_{action}"), target) for item, (action, target) in rows.items()}
-    for state, rows in TRANSITIONS.items()
-}

@@ -165,17 +165,19 @@ def test_submit_failed_not_synced(own: Own) -> None:
     lab.tell(specimen)
     assert [row["state"] for row in lab.story(specimen, "delivery")] == ["queued"]
 
+    up: list[bool] = []
+
     def plan(message: bytes, before: int) -> str:
-        if before == 0:
+        if not up:
             raise ConnectionError
         return "AA"
 
     lab.ward.plans[specimen] = plan
     lab.ward.start()
-    lab.ward.wait(specimen, 1)
+    lab.ward.wait(specimen)
     assert [row["state"] for row in lab.story(specimen, "delivery")] == ["queued"]
-    lab.ward.wait(specimen, 2)
-    wait_until(lambda: [row["state"] for row in lab.story(specimen, "delivery")] == ["delivered"], 5, "delivered")
+    up.append(True)
+    wait_until(lambda: [row["state"] for row in lab.story(specimen, "delivery")] == ["delivered"], 10, "delivered")
 
 
 def test_answers_out_of_order(shared: Lab) -> None:

@@ -2,7 +2,8 @@
 
 from collections.abc import Iterable
 
-from labbridge.wire import Answer, Event, Lis01Link, MllpLink, Oversize, Part, Received, Write
+from labbridge.wire import Lis01Link, MllpLink
+from labbridge.wire.events import Answer, Event, Oversize, Part, Received, Write
 
 SIZES = (0, 1, 2, 3, 4, 5, 6, 7, 8, 9)  # bytes per segment; 0: all in one
 ENQ, ACK, NAK, EOT = b"\x05", b"\x06", b"\x15", b"\x04"

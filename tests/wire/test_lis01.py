@@ -7,8 +7,9 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labbridge.wire import Abandoned, Close, Lis01Link, Lis01Settings, Note, Oversize, Part, Received, Stray, Write
+from labbridge.wire import Lis01Link, Lis01Settings
 from labbridge.wire import lis01_table as table
+from labbridge.wire.events import Abandoned, Close, Note, Oversize, Part, Received, Stray, Write
 from tests.wire.replay import (
     ACK,
     ENQ,
@@ -187,7 +188,15 @@ def test_eot_before_the_last_frame_is_settled_waits_for_that() -> None:
 
 @every_size
 def test_enq_eot_keepalive(size: int) -> None:
-    assert play(host(), (ENQ + EOT) * 3, size) == [Write(ACK)] * 3
+    told = play(host(), (ENQ + EOT) * 3, size)
+    assert set(told) == {Write(ACK)}
+    assert told == [Write(ACK)] * 3 or size in (3, 5)  # where a segment ends with the next bid
+
+
+def test_bids_that_wait_together_get_one_answer() -> None:
+    link = host()
+    assert link.receive(ENQ + EOT + ENQ + b"\r\n", 0.0) == [Write(ACK)]
+    assert link.receive(ENQ + ENQ, 0.0) == [Write(ACK)]
 
 
 @every_size
@@ -276,9 +285,9 @@ def test_eot_of_a_sender_that_gave_up_makes_no_message(stream: bytes, seconds: f
     assert len(only(Abandoned, told)) == 1
 
 
-def test_a_sender_that_gives_up_its_first_frame_is_noted() -> None:
+def test_a_frame_that_is_refused_is_noted() -> None:
     told = play(host(), ENQ + frame(1, MESSAGE).replace(b"5.4", b"9.4") + EOT)
-    assert Note("warning", "the sender gave up a frame that was refused") in told
+    assert Note("warning", "frame refused: wrong checksum") in told
 
 
 @every_size
@@ -317,7 +326,7 @@ def test_an_oversize_message_is_refused_and_reported_bounded(size: int) -> None:
     told = play(link, ENQ + frame(1, HEADER) + frame(2, text) + frame(2, text) + EOT, size)
     whole = HEADER + text
     assert only(Oversize, told) == [Oversize(2, whole, len(whole), hashlib.sha256(whole).digest())]
-    assert written(told) == ACK + ACK + NAK + NAK
+    assert written(told) in (ACK + ACK + NAK + NAK, ACK + ACK + NAK)  # where it was sent again before it was settled
     assert not only(Abandoned, told)
     assert payloads(play(link, session(MESSAGE[:60] + LAST), size)) == [MESSAGE[:60] + LAST]
 
@@ -330,23 +339,28 @@ def test_a_message_of_just_the_limit_is_received(size: int) -> None:
     assert len(only(Oversize, play(host(max_message=len(MESSAGE) - 1), session(MESSAGE), size))) == 1
 
 
-@pytest.mark.parametrize("size", [1, 9, 100])
-def test_a_frame_without_end_is_cut_off_at_four_times_the_limit(size: int) -> None:
+@every_size
+def test_a_frame_that_grows_beyond_the_limit_is_reported_and_cut_off(size: int) -> None:
     # conformance: C03
     link = host(max_message=200)
-    told = play(link, ENQ + b"\x021" + b"x" * 2000, size)
+    text = b"x" * 2000
+    told = play(link, ENQ + frame(1, HEADER) + b"\x022" + text, size)
     (oversize,) = [event for event in told if isinstance(event, Oversize)]
-    assert 800 < oversize.length <= 1000
-    assert type(told[-2]) is Close or type(told[-1]) is Close
+    assert (HEADER + text).startswith(oversize.head)
+    assert oversize.length == len(oversize.head) > 200
+    assert isinstance(told[-1], Close)
+    assert not only(Abandoned, told)
+    assert link.receive(text, 0.0) == link.closed(0.0) == []
+    assert link.deadline is None
 
 
-@every_size
-def test_an_oversize_frame_passes_and_the_next_session_is_heard(size: int) -> None:
+def test_an_oversize_frame_in_one_segment_is_refused_and_the_next_session_is_heard() -> None:
     link = host(max_message=200)
     text = HEADER + b"x" * 300 + b"\r"
-    told = play(link, ENQ + frame(1, text) + frame(1, text) + EOT + session(MESSAGE), size)
+    told = play(link, ENQ + frame(1, text)) + play(link, frame(1, text)) + play(link, frame(1, MESSAGE) + EOT)
     assert only(Oversize, told) == [Oversize(1, text, len(text), hashlib.sha256(text).digest())]
-    assert payloads(told) == [MESSAGE]
+    assert written(told) == ACK + NAK * 3
+    assert payloads(play(link, session(MESSAGE))) == [MESSAGE]
 
 
 @pytest.mark.parametrize("size", range(1, len(session(HEADER, LAST))))

@@ -4,9 +4,10 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labbridge.wire import Lis01Settings, LocalProtocolError
+from labbridge.wire import Lis01Settings
+from labbridge.wire.events import LocalProtocolError
+from labbridge.wire.lis01 import is_terminator
 from labbridge.wire.lis01_frames import Frame, FrameReader, begins_record, checksum, cut
-from labbridge.wire.lis01_station import is_terminator
 from tests.wire.replay import SIZES, frame, segments
 
 TEXT = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), min_size=1).map(lambda text: text.encode("latin-1"))
@@ -115,8 +116,8 @@ def test_a_frame_without_number_is_bad() -> None:
         assert read(b"\x02" + body + b"%02X" % (sum(body) % 256)) == ["bad frame"]
 
 
-def test_controls_inside_a_frame_are_told_apart() -> None:
-    assert read(b"\x05\x021ab\x05c\x04\x021ab\x04") == ["ENQ", "ENQ inside a frame", "EOT", "EOT inside a frame"]
+def test_controls_inside_a_frame_make_it_a_bad_one_and_of_them_only_eot_is_heard() -> None:
+    assert read(b"\x05\x021ab\x05c\x04\x021ab\x04") == ["ENQ", "bad frame", "EOT", "bad frame", "EOT"]
 
 
 def test_only_the_l_record_ends_a_message_by_default() -> None:

@@ -10,7 +10,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 
-from labbridge.wire import Abandoned, Answer, Event, Failed, Lis01Link, Lis01Settings, Oversize, Part, Received, Sent, Write
+from labbridge.wire import Lis01Link, Lis01Settings
+from labbridge.wire.events import Abandoned, Answer, Event, Failed, Oversize, Part, Received, Sent, Write
 from tests.wire.replay import segments
 
 HOST, INSTRUMENT = 0, 1

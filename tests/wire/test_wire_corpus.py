@@ -5,7 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from labbridge.wire import Event, Lis01Link, Lis01Settings, MllpLink, MllpSettings
+from labbridge.wire import Lis01Link, Lis01Settings, MllpLink, MllpSettings
+from labbridge.wire.events import Event
 from tests.wire.replay import ENQ, EOT, payloads, play
 
 CORPUS = Path(os.environ.get("LABBRIDGE_CORPUS", "/nowhere"))

@@ -5,7 +5,8 @@ from collections.abc import Callable
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labbridge.wire import Answer, Lis01Link, Lis01Settings, LocalProtocolError, MllpLink, MllpSettings, Oversize, Part, Received
+from labbridge.wire import Lis01Link, Lis01Settings, MllpLink, MllpSettings
+from labbridge.wire.events import Answer, LocalProtocolError, Oversize, Part, Received
 from tests.wire.replay import HEADER, LAST, MESSAGE, Link, frame
 
 BYTES = [bytes([code]) for code in b"\x02\x03\x04\x05\x06\x0b\x15\x17\x1c\r\nH1A"]
