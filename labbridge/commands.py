@@ -39,8 +39,8 @@ class Request(msgspec.Struct, forbid_unknown_fields=True):
 
     command: str
     specimen: str = ""
-    tests: tuple[str, ...] = ()
-    deliveries: tuple[int, ...] = ()
+    tests: list[str] = []
+    deliveries: list[int] = []
     destination: str = ""
     reason: str = ""
     correction: bool = False

@@ -25,8 +25,9 @@ Correction = Annotated[
 ]
 
 
-def perform(path: Path, request: Request) -> None:
+def perform(path: Path, command: str, **options: Any) -> None:
     """Carries a command out and prints what was done; exit status 1 when it cannot be."""
+    request = Request(command, **{name: value for name, value in options.items() if value is not None})
     settings = settings_of(path)
     try:
         answer = control.ask(settings.control.path, request)
@@ -78,7 +79,7 @@ def release(
 
     Results without a mapping or a value stay held; results overtaken by a later measurement become superseded.
     """
-    perform(config, Request("release", specimen=specimen, tests=tuple(tests or ()), reason=reason, correction=correction))
+    perform(config, "release", specimen=specimen, tests=tests, reason=reason, correction=correction)
 
 
 def reject(
@@ -88,7 +89,7 @@ def reject(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Reject what is held of a specimen: it is kept, and never delivered. Settles a message with #NUMBER."""
-    perform(config, Request("reject", specimen=specimen, tests=tuple(tests or ()), reason=reason))
+    perform(config, "reject", specimen=specimen, tests=tests, reason=reason)
 
 
 def retry(
@@ -100,17 +101,8 @@ def retry(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Send refused deliveries again, the same bytes with the same MSH-10."""
-    perform(
-        config,
-        Request(
-            "retry",
-            deliveries=tuple(deliveries or ()),
-            everything=everything,
-            destination=destination,
-            reason=reason,
-            correction=correction,
-        ),
-    )
+    chosen = {"deliveries": deliveries, "everything": everything, "destination": destination}
+    perform(config, "retry", **chosen, reason=reason, correction=correction)
 
 
 def cancel(
@@ -121,9 +113,7 @@ def cancel(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Withdraw deliveries that wait or were refused; the results stay in the store."""
-    perform(
-        config, Request("cancel", deliveries=tuple(deliveries or ()), everything=everything, destination=destination, reason=reason)
-    )
+    perform(config, "cancel", deliveries=deliveries, everything=everything, destination=destination, reason=reason)
 
 
 def release_mapped(
@@ -132,17 +122,17 @@ def release_mapped(
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """After a row was added to a map: show what would leave, and with --yes release it."""
-    perform(config, Request("release-mapped", preview=not yes, reason=reason))
+    perform(config, "release-mapped", preview=not yes, reason=reason)
 
 
 def pause(destination: Annotated[str, typer.Argument()], config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Stop sending to a destination until `queue resume`; what is received is kept and queued."""
-    perform(config, Request("pause", destination=destination))
+    perform(config, "pause", destination=destination)
 
 
 def resume(destination: Annotated[str, typer.Argument()], config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Send to a paused destination again."""
-    perform(config, Request("resume", destination=destination))
+    perform(config, "resume", destination=destination)
 
 
 def migrate(config: ConfigFile = DEFAULT_CONFIG) -> None:
