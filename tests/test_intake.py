@@ -15,6 +15,7 @@ from hypothesis import strategies as st
 
 from labbridge import intake as rooms
 from labbridge import model, pipeline
+from labbridge.batch import bytes_of
 from labbridge.delivery import Queued
 from labbridge.intake import Intake
 from labbridge.metrics import Metrics
@@ -59,9 +60,6 @@ class Link:
     def send(self, token: int, payload: bytes) -> None:
         self.sent.append(payload)
 
-    def close(self, why: str) -> None:
-        self.said.append(f"close: {why}")
-
     def hold(self) -> None:
         self.said.append("hold")
 
@@ -92,7 +90,7 @@ class Road:
         compiled = revision(HL7)
         self.revision = msgspec.structs.replace(compiled, analyzers={"hl7": HL7, "astm": ASTM, "astm-2": self._named("astm-2")})
         store: Any = self
-        self.intake = Intake(store, self.revision, self.queued.extend, Metrics(), lambda: self.now)
+        self.intake: Any = Intake(store, self.revision, self.queued.extend, Metrics(), lambda: self.now)
         self.intake.accepting = True
         self.token = 0
 
@@ -265,7 +263,7 @@ def test_links_take_turns_and_none_has_more_than_its_share_of_a_batch(road: Road
                 road.post(links[name], oru(f"{name}{n}"))
         batches = []
         while batch := road.intake.take():
-            batches.append([rooms.bytes_of(item.event).split(b"OBR|1||")[1][:1].decode() for item in batch])
+            batches.append([bytes_of(item.event).split(b"OBR|1||")[1][:1].decode() for item in batch])
     assert [("".join(batch)) for batch in batches] == ["f" + "A" * 15 + "B" * 3 + "C" * 16, "A" * 16 + "C" * 4]
 
 
@@ -280,7 +278,7 @@ def test_a_batch_has_its_limits_in_messages_and_in_bytes(road: Road, monkeypatch
         link = road.link()
         for _ in range(6):
             road.post(link, oru("S1") + b"Z" * 300)
-        sizes = [sum(len(rooms.bytes_of(item.event)) for item in road.intake.take()) for _ in range(4)]
+        sizes = [sum(len(bytes_of(item.event)) for item in road.intake.take()) for _ in range(4)]
     assert all(size < 1500 for size in sizes)
     assert sizes[-1] == 0
 
@@ -533,6 +531,28 @@ def test_a_fault_of_the_reader_loses_no_message(road: Road, monkeypatch: pytest.
     road.post(link, oru("S1"))
     road.turn()
     assert (link.codes, [kind for kind, _, _ in road.kinds()]) == (["AA"], ["unreadable"])
+
+
+def test_a_fault_of_ours_on_one_message_costs_no_other(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is kept, acknowledged and shown; refused, it would come again for ever and spoil every batch."""
+    decide = pipeline.decide
+
+    def broken(report: model.Report, *rest: Any) -> pipeline.Outcome:
+        if report.specimen.id == "BAD":
+            raise ZeroDivisionError
+        return decide(report, *rest)
+
+    monkeypatch.setattr(pipeline, "decide", broken)
+    link, other = road.link(), road.link()
+    with road.busy():
+        road.post(link, oru("S1"))
+        road.post(link, oru("S2", "BAD"))
+        road.post(other, oru("S3"))
+    road.turn()
+    assert (link.codes, other.codes) == (["AA", "AA"], ["AA"])
+    assert ("unreadable", "open", oru("S2", "BAD")) in road.kinds()
+    assert {("S1", "released"), ("S3", "released")} <= set(road.reports())
+    assert road.store.state.name == "ready"
 
 
 def test_a_message_without_a_result_waits_for_a_person(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -57,15 +57,21 @@ def decode(payload: bytes, default: Sequence[str] = ()) -> tuple[str, Reason | N
         return payload.decode("ascii"), None
     # Of several repeats (code extensions) the last one.
     declared = NAMES.get(_plain(name.rpartition("~")[2]), "")
-    for candidate in (declared or "ascii", *map(codec, default)):
+    settled = 0 if declared else 1  # what the sender named, else what the link is set to; the rest are guesses
+    for number, candidate in enumerate((declared or "ascii", *map(codec, default))):
         text, _ = _strictly(payload, candidate)
-        if text is not None:
+        if text is not None and (number <= settled or not _swallows(payload, text)):
             return text, None
     text = payload.decode(declared or "ascii", "backslashreplace")
     if name and not declared:
         return text, Reason("unsupported-charset", {"charset": name})
     _, offset = _strictly(payload, declared or "ascii")
     return text, Reason("undecodable", {"charset": name or "ASCII", "offset": str(offset)})
+
+
+def _swallows(payload: bytes, text: str) -> bool:
+    """Whether a guessed set has taken separators for halves of its characters: fields would shift."""
+    return any(text.count(separator) < payload.count(separator.encode()) for separator in "|^~\\")
 
 
 def encode(text: str, name: str) -> bytes:

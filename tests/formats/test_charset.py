@@ -160,3 +160,14 @@ def test_what_we_send_is_named_as_in_table_0211(name: str, written: str) -> None
 def test_every_codec_of_the_table_exists() -> None:
     for name in charset.NAMES:
         assert "MSH|1".encode(charset.codec(name)) == b"MSH|1"
+
+
+def test_a_guessed_set_never_swallows_a_separator() -> None:
+    """One wrong byte before a separator must not join two fields into a character: that would shift the specimen."""
+    damaged = b"MSH|^~\\&|||||||ORU^R01|1|P|2.3.1||||||UNICODE\rOBR|1|\x85|S1|00001^Count\r"
+    text, reason = decode(damaged, ["UTF-8", "GB18030"])
+    assert reason is not None
+    assert reason.code == "undecodable"
+    assert text.count("|") == damaged.count(b"|")
+    named = damaged.replace(b"UNICODE", b"GBK")  # but a sender that names the set means it
+    assert decode(named, ["UTF-8"])[1] is None
