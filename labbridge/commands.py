@@ -13,7 +13,7 @@ from labbridge import model, pipeline
 from labbridge.batch import past_of, write_decision
 from labbridge.delivery import Queued
 from labbridge.formats.oru import UnwritableError
-from labbridge.model import Decided, Report
+from labbridge.model import Decided, Decision, Reason, Report, Verdict
 from labbridge.pipeline import Context, Moment, Outcome, Revision
 from labbridge.store import Transaction
 
@@ -212,41 +212,56 @@ def retry(tx: Transaction, revision: Revision, moment: Moment, request: Request,
     """Sends refused deliveries again: the same bytes, unless a later measurement has been delivered since."""
     done = Done()
     for row in _chosen(tx, request, ("refused",)):
-        newer = _overtaken(tx, row)
-        if newer and not request.correction:
+        newer = set() if request.correction else _overtaken(tx, row)
+        if newer:
             tx.set_delivery_state(row.id, "superseded")
             done.removed.append(row.id)
+            done.queued += _without(tx, row, newer, revision, moment, request, actor)
             done.said.append(f"delivery {row.id}: superseded, {', '.join(sorted(newer))} was delivered from a later measurement")
         else:
             tx.set_delivery_state(row.id, "queued")
             done.again.append(row.id)
             done.said.append(f"delivery {row.id}: queued again")
-        new = "superseded" if row.id in done.removed else "queued"
-        _audit_delivery(tx, actor, "retry", row.id, request.reason, "refused", new)
+        _audit_delivery(tx, actor, "retry", row.id, request.reason, "refused", "superseded" if newer else "queued")
         done.count += 1
     return done
 
 
+def _released(row: Any) -> dict[str, Decided]:
+    return {one.test: one for one in _standing(row)[1] if one.verdict.action == "release"}
+
+
 def _overtaken(tx: Transaction, row: Any) -> set[str]:
     """The tests of a delivery that were delivered since from a later measurement."""
-    mine: dict[str, Decided] = {}
+    reports = tx.history([row.lane])[row.lane]
+    mine = next((_released(report) for report in reports if report.report_id == row.report_id), {})
     later = set()
-    others = []
-    for report in tx.history([row.lane])[row.lane]:
-        standing = pipeline.standing(model.decode(document, model.Decision) for document in report.decisions)
-        released = {one.test: one for one in standing if one.verdict.action == "release"}
-        if report.report_id == row.report_id:
-            mine = released
-        elif any(d.state == "delivered" and d.destination == row.destination for d in tx.deliveries_of(report.report_id)):
-            others.append(released)
-    for released in others:
-        for test, one in released.items():
-            ours = mine.get(test)
-            if ours is None or ours.measured_at is None or one.measured_at is None:
-                continue
-            if one.measured_at > ours.measured_at:
-                later.add(test)
+    for report in reports:
+        delivered = (d.state == "delivered" and d.destination == row.destination for d in tx.deliveries_of(report.report_id))
+        if report.report_id != row.report_id and any(delivered):
+            for test, one in _released(report).items():
+                if test in mine and (mine[test].measured_at or one.measured_at or 0) < (one.measured_at or 0):
+                    later.add(test)
     return later
+
+
+def _without(
+    tx: Transaction, row: Any, newer: set[str], revision: Revision, moment: Moment, request: Request, actor: str
+) -> list[Queued]:
+    """A new delivery of what a superseded one had beside the overtaken tests, which its report has superseded now."""
+    stored = next(report for report in tx.history([row.lane])[row.lane] if report.report_id == row.report_id)
+    report, before = _standing(stored)
+    replaced = [one for one in before if one.verdict.action == "release" and one.test in newer]
+    verdicts = [Verdict("superseded", (Reason("older-measurement", {"test": one.test}),)) for one in replaced]
+    news = tuple(msgspec.structs.replace(one, verdict=verdict) for one, verdict in zip(replaced, verdicts, strict=True))
+    now = tuple({one.index: one for one in (*before, *news)}.values())
+    left = [one for one in now if one.verdict.action == "release"]
+    leaving = pipeline.outgoing_of(report, row.lane, left, now, Context(), stored.analyzer, revision, moment)
+    mine = tuple(out for out in leaving if out.destination == row.destination)
+    state = pipeline.state_of(now, report)
+    outcome = Outcome(row.lane, report, state, Decision(news, actor, request.reason), b"", mine)
+    tx.set_report_state(stored.report_id, state)
+    return write_decision(tx, outcome, stored.report_id, tx.revision(revision.digest, revision.body))
 
 
 def cancel(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:

@@ -19,7 +19,6 @@ from twisted.internet import defer, task
 from labbridge import commands, config, control, revision, web
 from labbridge.commands import CommandError, Done, Request
 from labbridge.config import Destination, Settings
-from labbridge.config.reading import KeyPath, dotted, line_of, locate
 from labbridge.delivery import Courier, Outbox, Policy, Queued
 from labbridge.intake import Intake
 from labbridge.links.tcp import Connector, ListenError, State
@@ -46,7 +45,7 @@ class Daemon:
         self.reactor = reactor
         self.clock = clock
         self.revision: Revision
-        self.revision, notices = revision.build(settings)
+        self.revision, notices = revision.build(settings, self.path)
         for notice in notices:
             log.warning(notice)
         self.metrics = Metrics()
@@ -70,7 +69,7 @@ class Daemon:
         for destination in self.settings.destinations:
             self._add_destination(destination)
         self.store.open()
-        at: KeyPath = ()
+        at: tuple[str | int, ...] = ()
         try:
             for index, analyzer in enumerate(self.settings.analyzers):
                 at = "analyzer", index, "listen"
@@ -82,7 +81,7 @@ class Daemon:
                 at = "http", "listen"
                 self._web = web.listen(self.reactor, self.settings.http.listen, self)
         except ListenError as error:
-            raise _placed(self.path, at, error) from error
+            raise ListenError(config.place(self.path, *at) + str(error)) from error
         log.info(
             "listening",
             analyzers=len(self.stations),
@@ -245,7 +244,7 @@ class Daemon:
         """
         try:
             settings = config.load(self.path)
-            compiled, notices = revision.build(settings)
+            compiled, notices = revision.build(settings, self.path)
         except (config.ConfigError, revision.RevisionError) as error:
             log.error("the configuration is wrong, the old one stays in force", problems=str(error))
             return defer.succeed(str(error).splitlines())
@@ -275,7 +274,7 @@ class Daemon:
             try:
                 station.start()
             except ListenError as error:
-                problems.append(str(_placed(self.path, ("analyzer", index, "listen"), error)))
+                problems.append(config.place(self.path, "analyzer", index, "listen") + str(error))
                 log.error(problems[-1])
             else:
                 self.stations[analyzer.name] = station
@@ -389,12 +388,6 @@ class Outage:
             self._told = now
             seconds = round(now - self._down_since)
             log.warning("destination is down, trying again and again", destination=self.name, why=state.why, seconds=seconds)
-
-
-def _placed(path: Path, at: KeyPath, error: ListenError) -> ListenError:
-    """The same error with the place in the configuration that it is about."""
-    line = line_of(at, locate(path.read_text("utf-8-sig")))
-    return ListenError(f"{path}{f':{line}' if line else ''}: {dotted(at)}: {error}")
 
 
 def _queue(tx: Transaction) -> list[Queued]:

@@ -301,8 +301,9 @@ class Outbox:
                 self.metrics.timeouts.labels(self.name).inc()
                 courier.link.drop("no answer in time")
         waiting = [courier.deadline for courier in self.couriers if courier.carrying is not None and courier.deadline > now]
-        if waiting and self._alarm is None:
-            self._alarm = self.reactor.callLater(min(waiting) - now, self._check)
+        if self._alarm is not None:  # a connection took the message over
+            self._alarm.cancel()
+        self._alarm = self.reactor.callLater(min(waiting) - now, self._check) if waiting else None
 
     # -- answers -------------------------------------------------------------------------------------------------
 

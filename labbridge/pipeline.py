@@ -222,7 +222,7 @@ def decide(
         decided = rules.verifier.keep_back(_verdicts(report, key, context, rules, moment.at))
         state = state_of(decided, report)
         try:
-            outgoing = _outgoing(report, key, decided, decided, context, rules.name, revision, moment)
+            outgoing = outgoing_of(report, key, decided, decided, context, rules.name, revision, moment)
         except UnwritableError as error:  # a name, say, that the hospital's character set does not have
             decided, state = tuple(_held(one, error.reason) for one in decided), "held"
     else:
@@ -289,7 +289,7 @@ def state_of(decided: Sequence[Decided], report: Report) -> State:
     return "superseded" if "superseded" in actions else "rejected"
 
 
-def _outgoing(
+def outgoing_of(
     report: Report,
     key: str,
     news: Sequence[Decided],
@@ -388,7 +388,7 @@ def settle(
     now = standing((Decision(tuple(before)), Decision(tuple(news))))
     outgoing: tuple[Outgoing, ...] = ()
     try:
-        outgoing = _outgoing(report, key, news, now, context, rules.name, revision, moment, together)
+        outgoing = outgoing_of(report, key, news, now, context, rules.name, revision, moment, together)
     except UnwritableError as error:
         if action != "remap":
             raise

@@ -5,14 +5,15 @@ Everything that is wrong is collected, so that `labbridge check` tells all of it
 
 import hashlib
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from functools import partial
 from importlib import resources
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import msgspec
 
-from labbridge import mapping, profiles
+from labbridge import config, mapping, profiles
 from labbridge.config import Analyzer, Destination, Settings
 from labbridge.formats import charset, oru
 from labbridge.pipeline import AnalyzerRules, Outlet, Revision
@@ -40,12 +41,17 @@ def folders(settings: Settings, what: str) -> list[Path]:
     return [folder for folder in (own, packaged(what)) if folder is not None]
 
 
-def build(settings: Settings) -> tuple[Revision, list[str]]:
+def build(settings: Settings, path: Path | None = None) -> tuple[Revision, list[str]]:
     """The compiled revision, and notices that are no mistakes (a file in GB18030, say).
 
-    Raises RevisionError with every mistake found.
+    Raises RevisionError with every mistake found, each with its place in ``path``, the file of the settings.
     """
     problems: list[str] = []
+
+    def wrong(*at_and_text: str | int) -> None:
+        *at, text = at_and_text
+        problems.extend((config.place(path, *at) if path else "") + line for line in str(text).splitlines())
+
     try:
         catalogue = mapping.load_catalogue(folders(settings, "mappings"))
     except mapping.MappingError as error:
@@ -53,22 +59,25 @@ def build(settings: Settings) -> tuple[Revision, list[str]]:
     notices = list(catalogue.notices)
     sources = {"settings": settings.source, "catalogue": catalogue.source}
     analyzers = {}
-    for analyzer in settings.analyzers:
-        rules = _analyzer(analyzer, settings, catalogue, problems, notices)
+    for number, analyzer in enumerate(settings.analyzers):
+        told = partial(wrong, "analyzer", number)
+        rules = _analyzer(analyzer, settings, catalogue, told, notices)
         if rules is not None:
             analyzers[analyzer.name] = rules
             sources[f"profile {rules.profile.name}"] = rules.profile.source
             sources[f"map {analyzer.code_map}"] = rules.codes.source
     outlets, zone = {}, ZoneInfo(settings.site.timezone)
-    for destination in settings.destinations:
+    for number, destination in enumerate(settings.destinations):
         try:
             outlets[destination.name] = _outlet(destination, catalogue, zone)
         except (ValueError, LookupError, oru.FormError) as error:
-            problems.append(f'destination "{destination.name}": {error}')
-    for route in settings.routes:
+            at = ("oru", error.key.partition(".")[0]) if isinstance(error, oru.FormError) else ("codes",)
+            wrong("destination", number, *at, f'destination "{destination.name}": {error}')
+    for number, route in enumerate(settings.routes):
         unknown = [test for test in route.tests if test not in catalogue.tests]
         if unknown:
-            problems.append(f'route to "{route.to}": no such test: {", ".join(unknown)}; write codes of tests.csv')
+            text = f'route to "{route.to}": no such test: {", ".join(unknown)}; write codes of tests.csv'
+            wrong("route", number, "tests", text)
     if problems:
         raise RevisionError(problems)
     body = msgspec.json.encode({name: source.decode() for name, source in sorted(sources.items())})
@@ -78,18 +87,18 @@ def build(settings: Settings) -> tuple[Revision, list[str]]:
 
 
 def _analyzer(
-    analyzer: Analyzer, settings: Settings, catalogue: mapping.Catalogue, problems: list[str], notices: list[str]
+    analyzer: Analyzer, settings: Settings, catalogue: mapping.Catalogue, wrong: Callable[[str, str], None], notices: list[str]
 ) -> AnalyzerRules | None:
     """One analyzer's rules; None, with the problems told, when its profile or map does not load."""
     profile, codes = None, None
     try:
         profile = profiles.load(analyzer.profile, folders(settings, "analyzers"))
     except profiles.ProfileError as error:
-        problems.append(f'analyzer "{analyzer.name}": {error}')
+        wrong("profile", f'analyzer "{analyzer.name}": {error}')
     try:
         codes = mapping.load_code_map(analyzer.code_map, folders(settings, "mappings"), catalogue)
     except mapping.MappingError as error:
-        problems += [f'analyzer "{analyzer.name}": {line}' for line in str(error).splitlines()]
+        wrong("mapping", "\n".join(f'analyzer "{analyzer.name}": {line}' for line in str(error).splitlines()))
     if profile is None or codes is None:
         return None
     notices += [notice for notice in codes.notices if notice not in notices]
@@ -99,7 +108,7 @@ def _analyzer(
         try:
             charset.codec(name)
         except LookupError:
-            problems.append(f'analyzer "{analyzer.name}": character set "{name}" is not known; see docs/configuration.md')
+            wrong("charset", f'analyzer "{analyzer.name}": character set "{name}" is not known; see docs/configuration.md')
     zone = ZoneInfo(analyzer.timezone or profile.timezone or settings.site.timezone)
     rules = msgspec.convert(settings.verification, Rules, from_attributes=True)
     alarms = profile.alarms

@@ -581,3 +581,18 @@ class Deliveries(RuleBasedStateMachine):
 
 Deliveries.TestCase.settings = settings(max_examples=60, stateful_step_count=40, deadline=None)
 TestDeliveries = Deliveries.TestCase
+
+
+def test_silence_is_noticed_on_every_connection_in_time() -> None:
+    """The connection that takes over a message after a time-out does not put off the others' deadlines."""
+    his = Hospital(connections=3, timeout=30.0)
+    his.add(1, "S1")
+    his.connect(0)
+    his.clock.advance(10.0)
+    his.add(2, "S2")
+    second = his.connect(1)
+    his.connect(2)
+    his.clock.advance(20.0)  # the first is dropped, the third takes its message over
+    assert his.numbers == [1, 2, 1]
+    his.clock.advance(10.0)
+    assert not second.open

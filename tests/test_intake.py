@@ -13,9 +13,10 @@ import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
+from labbridge import commands, model, pipeline
 from labbridge import intake as rooms
-from labbridge import model, pipeline
 from labbridge.batch import bytes_of
+from labbridge.commands import Request
 from labbridge.delivery import Queued
 from labbridge.intake import Intake
 from labbridge.metrics import Metrics
@@ -24,7 +25,7 @@ from labbridge.pipeline import AnalyzerRules
 from labbridge.store import Store, StoreUnavailable, Transaction
 from labbridge.wire.events import Abandoned, Answer, Event, Failed, Note, Overdue, Oversize, Part, Received, Stray
 
-from .small_lab import NOW, analyzer, observations, revision
+from .small_lab import NOW, analyzer, moment, observations, revision
 
 HL7 = msgspec.structs.replace(analyzer(), name="hl7")
 ASTM = msgspec.structs.replace(analyzer(profile="generic-astm"), name="astm")
@@ -639,3 +640,23 @@ def test_a_new_revision_decides_from_the_next_batch_on(road: Road) -> None:
 
 def test_an_error_names_no_patient() -> None:
     assert str(RemoteProtocolError(Reason("no-header"))) == "no-header"
+
+
+def test_a_retry_sends_what_no_later_measurement_has_replaced(road: Road) -> None:
+    """K of a refused delivery was delivered from a later measurement since; its GLU was not, and must still arrive."""
+    rules = msgspec.structs.replace(analyzer(repeat="latest-measured"), name="hl7")
+    compiled = msgspec.structs.replace(revision(rules), analyzers={"hl7": rules})
+    road.intake.revise(compiled)
+    link = road.link()
+    glucose = b"OBX|2|NM|GLU||5|mmol/L|||||F|||20261121100000\r"
+    first = oru("S1").replace(b"OBX|1|NM|K", glucose + b"OBX|1|NM|K")
+    first = first.replace(b"F|||20261121101000", b"F|||20261121100000")
+    road.post(link, first)
+    road.turn()
+    road.post(link, oru("S1", value="4.4"))
+    road.turn()
+    one, two = road.queued
+    road.ask(lambda tx: (tx.set_delivery_state(one.id, "refused"), tx.set_delivery_state(two.id, "delivered")))
+    road.ask(lambda tx: commands.retry(tx, compiled, moment(60), Request("retry", deliveries=[one.id]), "tech"))
+    payloads = road.rows("select payload from delivery where state = 'queued'")
+    assert any(b"GLU" in payload for payload in payloads), road.rows("select id, state from delivery")

@@ -32,7 +32,7 @@ def perform(path: Path, command: str, **options: Any) -> None:
     try:
         answer = control.ask(settings.control.path, request)
     except ConnectionError:
-        answer = _alone(settings, request)
+        answer = _alone(settings, path, request)
     except OSError as error:
         fail(f"the daemon did not answer at {settings.control.path}: {error}")
     for line in answer.get("said", ()):
@@ -43,13 +43,13 @@ def perform(path: Path, command: str, **options: Any) -> None:
         console.print("nothing to do")
 
 
-def _alone(settings: Settings, request: Request) -> dict[str, Any]:
+def _alone(settings: Settings, path: Path, request: Request) -> dict[str, Any]:
     """No daemon runs: takes the store's lock and runs the same function."""
     command = commands.COMMANDS.get(request.command)
     if command is None:
         fail(f"no daemon runs for this configuration ({settings.control.path}): start it with `labbridge run`")
     try:
-        compiled, _ = revision.build(settings)
+        compiled, _ = revision.build(settings, path)
     except revision.RevisionError as error:
         fail(str(error), CONFIGURATION)
     moment = Moment.of(time.time(), compiled.zone, os.urandom)

@@ -25,7 +25,7 @@ def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Prove the configuration: every mistake in it, in profiles and in mappings, with file and line."""
     settings = settings_of(config)
     try:
-        compiled, notices = revision.build(settings)
+        compiled, notices = revision.build(settings, config)
     except revision.RevisionError as error:
         fail(str(error), CONFIGURATION)
     for notice in notices:

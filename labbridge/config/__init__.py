@@ -15,7 +15,7 @@ from labbridge.config.checks import mistakes
 from labbridge.config.reading import Reader, dotted, duration, line_of, locate
 from labbridge.config.settings import Address, Analyzer, Answers, Destination, Settings, changes
 
-__all__ = ["Address", "Analyzer", "Answers", "ConfigError", "Destination", "Settings", "changes", "duration", "load"]
+__all__ = ["Address", "Analyzer", "Answers", "ConfigError", "Destination", "Settings", "changes", "duration", "load", "place"]
 
 
 class ConfigError(Exception):
@@ -49,3 +49,9 @@ def load(path: Path) -> Settings:
     lines = locate(text)
     told = sorted((line_of(at, lines), dotted(at), what) for at, what in found)
     raise ConfigError("\n".join(f"{path}{f':{line}' if line else ''}: {at}: {what}" for line, at, what in told))
+
+
+def place(path: Path, *at: str | int) -> str:
+    """Where a key stands in a file that was loaded: how an error about it begins."""
+    line = line_of(at, locate(path.read_text("utf-8-sig")))
+    return f"{path}{f':{line}' if line else ''}: {dotted(at)}: "
