@@ -134,7 +134,7 @@ def test_twenty_mebibytes_without_an_end_are_kept_in_part(shared: Lab, protocol:
         data = ENQ + STX + b"1H|\\^&\rR|1|" + b"A" * (20 * MIB)
     row = _one_more(shared, "oversize", lambda: _raw(getattr(shared, protocol), data))
     [note] = row["note"]
-    assert int(note["params"]["bytes"]) > 19 * MIB
+    assert int(note["params"]["bytes"]) > 16 * MIB  # where the rest is cut off at the latest
     assert len(note["params"]["sha256"]) == 64
     assert _memory(shared) - before < 64 * MIB
 
