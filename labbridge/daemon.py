@@ -5,6 +5,7 @@ transmissions), then intake accepts. Until then analyzers hear NAK or AE. Reload
 wrong configuration changes nothing. Stop (SIGTERM) settles the acknowledgements in flight and ends within ten seconds.
 """
 
+import gc
 import os
 import signal
 import sys
@@ -411,6 +412,9 @@ def run(settings: Settings, path: Path, started: Callable[[Daemon], None] | None
 
     reactor: Any = the_reactor
     reactor.seconds = time.monotonic  # a step of the clock must not move the protocols' timers
+    gc.collect()
+    gc.freeze()  # what is there now stays: later collections need not walk it
+    gc.set_threshold(50_000, 20, 50)
     sys.setswitchinterval(0.002)  # the reactor answers while the writer computes
     daemon = Daemon(settings, path, reactor, time.time)
     daemon.start()
