@@ -5,6 +5,7 @@ import sys
 from collections.abc import Callable, Sequence
 from decimal import ROUND_HALF_UP, Decimal
 from fractions import Fraction
+from functools import cache
 from itertools import combinations
 from pathlib import Path
 
@@ -728,3 +729,18 @@ def test_what_any_line_calls_critical_is_critical_when_sex_and_age_are_unknown(v
 def test_ages_in_days(text: str, days: int) -> None:
     assert age_in_days(text) == days
     assert age_in_days(text.upper()) is None
+
+
+@cache
+def packaged() -> mapping.Catalogue:
+    return mapping.load_catalogue([PACKAGED])
+
+
+@given(st.sampled_from(["WBC", "HGB", "CREA", "ALP", "TSH"]), st.sampled_from(["M", "F", ""]), st.integers(-1, 40_000))
+def test_the_limits_of_a_report_are_those_of_each_test(test: str, sex: str, age: int) -> None:
+    """Limits looked up once for a patient are the same as those looked up for each test, whatever the age."""
+    catalogue = packaged()
+    one, other = catalogue.limits_for(sex, age)(test), catalogue.limits(test, sex, age)
+    assert (one is None) == (other is None)
+    if one is not None and other is not None:
+        assert (one.reference, one.critical, one.absurd, one.sure) == (other.reference, other.critical, other.absurd, other.sure)

@@ -5,6 +5,7 @@ tests.csv that are not known here hold hospitals' codes: a destination names its
 """
 
 import re
+from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
 from functools import lru_cache, partial
 from pathlib import Path
@@ -80,6 +81,7 @@ class Catalogue:
         self.source = b"".join(table.source for table in tables)
         self.notices = tuple(notice for table in tables for notice in table.notices)
         self._limits = {test: LimitTable(rows) for test, rows in limits.items()}
+        self._ages = sorted({0}.union(*(table.ages for table in self._limits.values())))
         self._patients = lru_cache(maxsize=256)(partial(_Patient, self))
         self._panels_of = {test: tuple(name for name, panel in panels.items() if test in panel.tests) for test in tests}
 
@@ -90,6 +92,8 @@ class Catalogue:
 
     def limits_for(self, sex: str, age_days: int | None, specimen: str = "") -> Callable[[str], Limits | None]:
         """``limits`` of any test for one patient and specimen: looked up once, however many results there are."""
+        if age_days is not None and age_days >= 0:  # the youngest of an age between two limits stands for all
+            age_days = self._ages[bisect_right(self._ages, age_days) - 1]
         return self._patients(sex, age_days, specimen).__getitem__
 
     def panels_of(self, test: str) -> tuple[str, ...]:

@@ -118,18 +118,18 @@ class LimitTable:
 
     def __init__(self, rows: Sequence[LimitRow]) -> None:
         self._rows = rows
-        self._ages = sorted({0, *(row.young for row in rows), *(row.old for row in rows if row.old < EVER)})
+        self.ages = sorted({0, *(row.young for row in rows), *(row.old for row in rows if row.old < EVER)})
         self._specimens = {row.specimen for row in rows}
         self._limits = lru_cache(maxsize=None)(self._work_out)
 
     def at(self, sex: str, age_days: int | None, specimen: str) -> Limits:
         """The limits for a patient; sex other than M and F, and no age or a negative one, are unknown."""
-        bracket = -1 if age_days is None or age_days < 0 else bisect_right(self._ages, age_days) - 1
+        bracket = -1 if age_days is None or age_days < 0 else bisect_right(self.ages, age_days) - 1
         folded = specimen.casefold()
         return self._limits(sex if sex in ("M", "F") else "", bracket, folded if folded in self._specimens else "")
 
     def _work_out(self, sex: str, bracket: int, specimen: str) -> Limits:
-        ages = self._ages if bracket < 0 else [self._ages[bracket]]
+        ages = self.ages if bracket < 0 else [self.ages[bracket]]
 
         def possible(kind: LimitKind) -> list[Interval | None]:
             return [self._one(kind, one, age, specimen) for one in sex or "MF" for age in ages]
