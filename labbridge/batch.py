@@ -13,9 +13,9 @@ import msgspec
 import structlog
 
 from labbridge import model, pipeline
-from labbridge.delivery import Queued
 from labbridge.formats import lis02
 from labbridge.formats.acknowledgement import acknowledge
+from labbridge.lanes import Queued
 from labbridge.model import Reading, Reason, RemoteProtocolError, encode
 from labbridge.pipeline import AnalyzerRules, Context, Moment, Outcome
 from labbridge.store import StoreError, Transaction
@@ -38,7 +38,6 @@ class Desk(msgspec.Struct, eq=False):
     waiting: deque[tuple[str, Event]]
     transmission: int = 0
     unsettled: int = 0
-    held: bool = False
     sent: int = 0
 
 
@@ -153,6 +152,7 @@ class Batch:
             outcomes = list(self._decide(item, reading, digest))
         except Exception:  # as in _read; and it must not keep the rest of the batch from being stored
             log.error("decision failed", analyzer=item.rules.name, profile=item.rules.profile.name)
+            self.context.forget(reading.reports)
             self._unreadable(item, _FAULT)
             return
         kind = "stored" if outcomes or not reading.reports else "duplicate"
@@ -209,7 +209,9 @@ class Batch:
     def committed(self, _: None) -> None:
         """The batch is durable: settle it, and hand its deliveries over."""
         intake = self.intake
-        intake.failing = False
+        if intake.refused:
+            log.warning("stored again", refused=intake.refused)
+        intake.failing, intake.refused = False, 0
         if intake.revision is self.revision:
             intake.revision_id = self.revision_id
         for analyzer, number, body in self.incomplete:
@@ -227,9 +229,11 @@ class Batch:
         if self.items is None:
             self.items = intake.take()
         intake.metrics.store_failures.inc()
+        if not intake.refused:  # said once an outage, however often the analyzers try
+            why = str(error) if isinstance(error, StoreError) else type(error).__name__
+            log.error("not stored, the analyzers are asked to send again until it can be", why=why)
+        intake.refused += len(self.items)
         intake.failing = intake.accepting
-        why = str(error) if isinstance(error, StoreError) else type(error).__name__
-        log.error("not stored, the analyzers were asked to send again", why=why)
         moment = Moment.of(intake.clock(), intake.revision.zone, intake.entropy)
         for item in self.items:
             item.reply, item.answer = b"", Answer(False)

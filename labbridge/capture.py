@@ -51,13 +51,8 @@ def _lis01(data: bytes, *, checksum: bool) -> tuple[list[bytes], bool]:
     first = data.find(STX)
     if start < 0 or start > first:
         data = ENQ + data[first:]
-    for piece in _frames(data):
+    head, *frames = data.split(STX)
+    for piece in (head, *(STX + frame for frame in frames)):  # the next frame comes only after the last was answered
         settle(link.receive(piece, 0.0))
     settle(link.receive(EOT, 0.0))
     return found, refused
-
-
-def _frames(data: bytes) -> list[bytes]:
-    """The capture cut before each STX: the next frame comes only after the last was answered."""
-    head, *frames = data.split(STX)
-    return [head, *(STX + frame for frame in frames)]

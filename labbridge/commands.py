@@ -9,12 +9,12 @@ from typing import Any, Literal
 
 import msgspec
 
-from labbridge import model, pipeline
+from labbridge import model, pipeline, settling
 from labbridge.batch import past_of, write_decision
-from labbridge.delivery import Queued
 from labbridge.formats.oru import UnwritableError
-from labbridge.model import Decided, Decision, Reason, Report, Verdict
-from labbridge.pipeline import Context, Moment, Outcome, Revision
+from labbridge.lanes import Queued
+from labbridge.model import Decided, Decision, Reason, Verdict
+from labbridge.pipeline import Context, Moment, Outcome, Past, Revision
 from labbridge.store import Transaction
 
 NEVER_RELEASED = frozenset({"no-specimen", "specimen-conflict", "patient-conflict", "no-patient"})
@@ -31,7 +31,6 @@ class Done(msgspec.Struct):
     queued: list[Queued] = []
     again: list[int] = []
     removed: list[int] = []
-    count: int = 0
 
 
 class Request(msgspec.Struct, forbid_unknown_fields=True):
@@ -53,247 +52,228 @@ Command = Callable[[Transaction, Revision, Moment, Request, str], Done]
 
 def release(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
     """Releases what is held of a specimen: all of it, or the named tests."""
-    return _settle_specimen(tx, revision, moment, request, actor, "release")
+    return _Work(tx, revision, moment, request, actor).settle_specimen("release")
 
 
 def reject(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
     """Rejects what is held of a specimen: kept, never delivered; or settles a message shown as ``#number``."""
-    if request.specimen.startswith("#"):
-        return _settle_message(tx, request, actor)
-    return _settle_specimen(tx, revision, moment, request, actor, "reject")
-
-
-def _settle_message(tx: Transaction, request: Request, actor: str) -> Done:
-    _need_reason(request)
-    try:
-        number = int(request.specimen[1:])
-    except ValueError:
-        raise CommandError(f"{request.specimen} is no message number: write #123") from None
-    if tx.message_state(number) != "open":
-        raise CommandError(f"message {number} does not wait for a person")
-    tx.set_message_state(number, "settled")
-    tx.audit(actor=actor, action="settle", subject=f"message {number}", reason=request.reason, old="open", new="settled")
-    return Done([f"message {number} settled"], count=1)
-
-
-def _need_reason(request: Request) -> None:
-    if not request.reason.strip():
-        raise CommandError('a reason is needed: add --reason "…"')
-
-
-def _settle_specimen(
-    tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str, action: Literal["release", "reject"]
-) -> Done:
-    _need_reason(request)
-    rows = [row for row in tx.reports_of(request.specimen) if row.state == "held"]
-    if not rows:
-        raise CommandError(f"nothing is held for specimen {request.specimen}: see `labbridge pending`")
-    done = Done()
-    revision_id = tx.revision(revision.digest, revision.body)
-    for row in rows:
-        report, standing = _standing(row)
-        blocked = [problem.code for problem in report.problems if problem.code in NEVER_RELEASED]
-        if action == "release" and (blocked or not row.key):
-            raise CommandError(
-                f"report {row.report_id} cannot be released ({', '.join(blocked) or 'no-specimen'}): whose it is is not certain; "
-                "reject it and have the specimen measured again"
-            )
-        try:
-            outcome = _settled(tx, row, report, standing, action, request, actor, revision, moment)
-        except UnwritableError as error:
-            raise CommandError(f"report {row.report_id} cannot be written for the hospital: {error.reason.code}") from error
-        if outcome is not None:
-            _write(tx, row, standing, outcome, revision_id, request, actor, action, done)
-    if not done.count:
-        raise CommandError("nothing held was settled: the tests named are not held, or have no mapping or value yet")
-    return done
+    work = _Work(tx, revision, moment, request, actor)
+    return work.settle_message() if request.specimen.startswith("#") else work.settle_specimen("reject")
 
 
 def release_mapped(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
     """Verifies anew what was held for want of a mapping; with ``preview`` only tells what would leave."""
-    done = Done()
-    revision_id = 0 if request.preview else tx.revision(revision.digest, revision.body)
-    for row in tx.held_reports():
-        report, standing = _standing(row)
-        if all(one.test or one.verdict.action != "hold" for one in standing):
-            continue
-        outcome = _settled(tx, row, report, standing, "remap", request, actor, revision, moment)
-        if outcome is None:
-            continue
-        for one in outcome.decision.results:
-            done.said.append(f"{row.specimen}: {one.code} -> {one.test or '-'} {one.value} {one.unit}: {one.verdict.action}")
-        if request.preview:
-            done.count += len(outcome.decision.results)
-        else:
-            _write(tx, row, standing, outcome, revision_id, request, actor, "release-mapped", done)
-    return done
-
-
-def _standing(row: Any) -> tuple[Report, tuple[Decided, ...]]:
-    report = model.decode(row.document, Report)
-    return report, pipeline.standing(model.decode(document, model.Decision) for document in row.decisions)
-
-
-def _settled(
-    tx: Transaction,
-    row: Any,
-    report: Report,
-    standing: tuple[Decided, ...],
-    action: Literal["release", "reject", "remap"],
-    request: Request,
-    actor: str,
-    revision: Revision,
-    moment: Moment,
-) -> Outcome | None:
-    rules = revision.analyzers.get(row.analyzer)
-    if rules is None:
-        raise CommandError(f"analyzer {row.analyzer} is no longer configured: add it again to settle its reports")
-    others = [past_of(e) for e in tx.history([row.key]).get(row.key, ()) if e.report_id != row.report_id] if row.key else []
-    mine = pipeline.Past(row.analyzer, row.at / 1e6, row.digest, row.content, report, standing)
-    context = Context({row.key: [*others, mine]})
-    waiting = {part.destination for part in _waiting(tx, row)}
-    return pipeline.settle(
-        report,
-        standing,
-        action,
-        frozenset(request.tests),
-        (actor, request.reason),
-        row.key,
-        context,
-        rules,
-        revision,
-        moment,
-        correction=request.correction,
-        together=frozenset(waiting),
-    )
-
-
-def _write(
-    tx: Transaction,
-    row: Any,
-    standing: tuple[Decided, ...],
-    outcome: Outcome,
-    revision_id: int,
-    request: Request,
-    actor: str,
-    action: str,
-    done: Done,
-) -> None:
-    before = {one.index: one.verdict.action for one in standing}
-    leaving = {out.destination for out in outcome.outgoing}
-    for part in _waiting(tx, row):
-        if part.destination in leaving:
-            tx.set_delivery_state(part.id, "superseded")
-            done.removed.append(part.id)
-    done.queued += write_decision(tx, outcome, row.report_id, revision_id)
-    tx.set_report_state(row.report_id, outcome.state)
-    changed = {one.test or one.code: one.verdict.action for one in outcome.decision.results}
-    old = {one.test or one.code: before.get(one.index, "") for one in outcome.decision.results}
-    tx.audit(
-        actor=actor,
-        action=action,
-        subject=f"report {row.report_id}",
-        reason=request.reason,
-        old=model.encode(old).decode() if old else row.state,
-        new=model.encode(changed).decode() if changed else outcome.state,
-    )
-    done.count += max(1, len(changed))
-    done.said.append(
-        f"report {row.report_id}: {', '.join(f'{test} {verdict}' for test, verdict in changed.items()) or outcome.state}"
-    )
-
-
-def _waiting(tx: Transaction, row: Any) -> list[Any]:
-    """The deliveries of a report that still wait for the rest of it."""
-    return [d for d in tx.deliveries_of(row.report_id) if d.state == "queued" and d.due > tx.at]
+    return _Work(tx, revision, moment, request, actor).release_mapped()
 
 
 def retry(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
     """Sends refused deliveries again: the same bytes, unless a later measurement has been delivered since."""
-    done = Done()
-    for row in _chosen(tx, request, ("refused",)):
-        newer = set() if request.correction else _overtaken(tx, row)
-        if newer:
-            tx.set_delivery_state(row.id, "superseded")
-            done.removed.append(row.id)
-            done.queued += _without(tx, row, newer, revision, moment, request, actor)
-            done.said.append(f"delivery {row.id}: superseded, {', '.join(sorted(newer))} was delivered from a later measurement")
-        else:
-            tx.set_delivery_state(row.id, "queued")
-            done.again.append(row.id)
-            done.said.append(f"delivery {row.id}: queued again")
-        _audit_delivery(tx, actor, "retry", row.id, request.reason, "refused", "superseded" if newer else "queued")
-        done.count += 1
-    return done
-
-
-def _released(row: Any) -> dict[str, Decided]:
-    return {one.test: one for one in _standing(row)[1] if one.verdict.action == "release"}
-
-
-def _overtaken(tx: Transaction, row: Any) -> set[str]:
-    """The tests of a delivery that were delivered since from a later measurement."""
-    reports = tx.history([row.lane])[row.lane]
-    mine = next((_released(report) for report in reports if report.report_id == row.report_id), {})
-    later = set()
-    for report in reports:
-        delivered = (d.state == "delivered" and d.destination == row.destination for d in tx.deliveries_of(report.report_id))
-        if report.report_id != row.report_id and any(delivered):
-            for test, one in _released(report).items():
-                if test in mine and (mine[test].measured_at or one.measured_at or 0) < (one.measured_at or 0):
-                    later.add(test)
-    return later
-
-
-def _without(
-    tx: Transaction, row: Any, newer: set[str], revision: Revision, moment: Moment, request: Request, actor: str
-) -> list[Queued]:
-    """A new delivery of what a superseded one had beside the overtaken tests, which its report has superseded now."""
-    stored = next(report for report in tx.history([row.lane])[row.lane] if report.report_id == row.report_id)
-    report, before = _standing(stored)
-    replaced = [one for one in before if one.verdict.action == "release" and one.test in newer]
-    verdicts = [Verdict("superseded", (Reason("older-measurement", {"test": one.test}),)) for one in replaced]
-    news = tuple(msgspec.structs.replace(one, verdict=verdict) for one, verdict in zip(replaced, verdicts, strict=True))
-    now = tuple({one.index: one for one in (*before, *news)}.values())
-    left = [one for one in now if one.verdict.action == "release"]
-    leaving = pipeline.outgoing_of(report, row.lane, left, now, Context(), stored.analyzer, revision, moment)
-    mine = tuple(out for out in leaving if out.destination == row.destination)
-    state = pipeline.state_of(now, report)
-    outcome = Outcome(row.lane, report, state, Decision(news, actor, request.reason), b"", mine)
-    tx.set_report_state(stored.report_id, state)
-    return write_decision(tx, outcome, stored.report_id, tx.revision(revision.digest, revision.body))
+    return _Work(tx, revision, moment, request, actor).retry()
 
 
 def cancel(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
     """Withdraws deliveries that wait or were refused; the results stay in the store."""
-    _need_reason(request)
-    done = Done()
-    for row in _chosen(tx, request, ("queued", "refused")):
-        tx.set_delivery_state(row.id, "cancelled")
-        _audit_delivery(tx, actor, "cancel", row.id, request.reason, row.state, "cancelled")
-        done.removed.append(row.id)
-        done.said.append(f"delivery {row.id}: cancelled")
-        done.count += 1
-    return done
+    return _Work(tx, revision, moment, request, actor).cancel()
 
 
-def _chosen(tx: Transaction, request: Request, states: tuple[str, ...]) -> list[Any]:
-    if not request.deliveries and not request.everything:
-        raise CommandError("name the deliveries (see `labbridge queue list`), or --all")
-    if request.everything:
-        wanted = request.destination
-        return [d for d in tx.waiting_deliveries() if d.state in states and wanted in ("", d.destination)]
-    rows = []
-    for number in request.deliveries:
-        row = tx.find_delivery(number)
-        if row is None or row.state not in states:
-            raise CommandError(f"delivery {number} is not {' or '.join(states)}: see `labbridge queue list`")
-        rows.append(row)
-    return rows
+class _Work(msgspec.Struct):
+    """One command being carried out: who asked for what, under which rules, and what was done so far."""
+
+    tx: Transaction
+    revision: Revision
+    moment: Moment
+    request: Request
+    actor: str
+    done: Done = msgspec.field(default_factory=Done)
+
+    # -- held results and messages -------------------------------------------------------------------------------
+
+    def settle_message(self) -> Done:
+        """Settles a message that a person has looked at."""
+        self._need_reason()
+        try:
+            number = int(self.request.specimen[1:])
+        except ValueError:
+            raise CommandError(f"{self.request.specimen} is no message number: write #123") from None
+        if self.tx.message_state(number) != "open":
+            raise CommandError(f"message {number} does not wait for a person")
+        self.tx.set_message_state(number, "settled")
+        self._audit("settle", f"message {number}", "open", "settled")
+        return Done([f"message {number} settled"])
+
+    def settle_specimen(self, action: Literal["release", "reject"]) -> Done:
+        """Releases or rejects what is held of a specimen."""
+        self._need_reason()
+        rows = [row for row in self.tx.reports_of(self.request.specimen) if row.state == "held"]
+        if not rows:
+            raise CommandError(f"nothing is held for specimen {self.request.specimen}: see `labbridge pending`")
+        revision_id = self.tx.revision(self.revision.digest, self.revision.body)
+        for row in rows:
+            past = past_of(row)
+            blocked = [problem.code for problem in past.report.problems if problem.code in NEVER_RELEASED]
+            if action == "release" and (blocked or not row.key):
+                why = ", ".join(blocked) or "no-specimen"
+                remedy = "whose it is is not certain; reject it and have the specimen measured again"
+                raise CommandError(f"report {row.report_id} cannot be released ({why}): {remedy}")
+            try:
+                outcome = self._settled(row, past, action)
+            except UnwritableError as error:
+                raise CommandError(f"report {row.report_id} cannot be written for the hospital: {error.reason.code}") from error
+            if outcome is not None:
+                self._write(row, past, outcome, revision_id, action)
+        if not self.done.said:
+            raise CommandError("nothing held was settled: the tests named are not held, or have no mapping or value yet")
+        return self.done
+
+    def release_mapped(self) -> Done:
+        """Verifies anew what was held for want of a mapping, and releases what may leave now."""
+        revision_id = 0 if self.request.preview else self.tx.revision(self.revision.digest, self.revision.body)
+        for row in self.tx.held_reports():
+            past = past_of(row)
+            if all(one.test or one.verdict.action != "hold" for one in past.decided):
+                continue
+            outcome = self._settled(row, past, "remap")
+            if outcome is None:
+                continue
+            for one in outcome.decision.results:
+                told = f"{one.code} -> {one.test or '-'} {one.value} {one.unit}: {one.verdict.action}"
+                self.done.said.append(f"{row.specimen}: {told}")
+            if not self.request.preview:
+                self._write(row, past, outcome, revision_id, "release-mapped")
+        return self.done
+
+    def _settled(self, row: Any, past: Past, action: Literal["release", "reject", "remap"]) -> Outcome | None:
+        rules = self.revision.analyzers.get(row.analyzer)
+        if rules is None:
+            raise CommandError(f"analyzer {row.analyzer} is no longer configured: add it again to settle its reports")
+        others = self.tx.history([row.key])[row.key] if row.key else []
+        context = Context({row.key: [*(past_of(one) for one in others if one.report_id != row.report_id), past]})
+        return settling.settle(
+            past.report,
+            past.decided,
+            action,
+            frozenset(self.request.tests),
+            (self.actor, self.request.reason),
+            row.key,
+            context,
+            rules,
+            self.revision,
+            self.moment,
+            correction=self.request.correction,
+            together=frozenset(part.destination for part in self._waiting(row)),
+        )
+
+    def _write(self, row: Any, past: Past, outcome: Outcome, revision_id: int, action: str) -> None:
+        leaving = {out.destination for out in outcome.outgoing}
+        for part in self._waiting(row):
+            if part.destination in leaving:
+                self.tx.set_delivery_state(part.id, "superseded")
+                self.done.removed.append(part.id)
+        self.done.queued += write_decision(self.tx, outcome, row.report_id, revision_id)
+        self.tx.set_report_state(row.report_id, outcome.state)
+        before = {one.index: one.verdict.action for one in past.decided}
+        old = {one.test or one.code: before.get(one.index, "") for one in outcome.decision.results}
+        new = {one.test or one.code: one.verdict.action for one in outcome.decision.results}
+        subject = f"report {row.report_id}"
+        if new:
+            self._audit(action, subject, model.encode(old).decode(), model.encode(new).decode())
+        else:
+            self._audit(action, subject, row.state, outcome.state)
+        told = ", ".join(f"{test} {verdict}" for test, verdict in new.items())
+        self.done.said.append(f"{subject}: {told or outcome.state}")
+
+    def _waiting(self, row: Any) -> list[Any]:
+        """The deliveries of a report that still wait for the rest of it."""
+        return [d for d in self.tx.deliveries_of(row.report_id) if d.state == "queued" and d.due > self.tx.at]
+
+    # -- deliveries ----------------------------------------------------------------------------------------------
+
+    def retry(self) -> Done:
+        """Sends refused deliveries again, or what no later measurement has replaced of them."""
+        for row in self._chosen("refused"):
+            newer = set() if self.request.correction else self._overtaken(row)
+            if newer:
+                self.done.removed.append(row.id)
+                self.done.queued += self._without(row, newer)
+                tests = ", ".join(sorted(newer))
+                self._turn(row, "retry", "superseded", f"superseded, {tests} was delivered from a later measurement")
+            else:
+                self.done.again.append(row.id)
+                self._turn(row, "retry", "queued", "queued again")
+        return self.done
+
+    def cancel(self) -> Done:
+        """Withdraws deliveries."""
+        self._need_reason()
+        for row in self._chosen("queued", "refused"):
+            self.done.removed.append(row.id)
+            self._turn(row, "cancel", "cancelled", "cancelled")
+        return self.done
+
+    def _chosen(self, *states: str) -> list[Any]:
+        request = self.request
+        if not request.deliveries and not request.everything:
+            raise CommandError("name the deliveries (see `labbridge queue list`), or --all")
+        if request.everything:
+            wanted = request.destination
+            return [d for d in self.tx.waiting_deliveries() if d.state in states and wanted in ("", d.destination)]
+        rows = []
+        for number in request.deliveries:
+            row = self.tx.find_delivery(number)
+            if row is None or row.state not in states:
+                raise CommandError(f"delivery {number} is not {' or '.join(states)}: see `labbridge queue list`")
+            rows.append(row)
+        return rows
+
+    def _turn(self, row: Any, action: str, state: str, told: str) -> None:
+        """Gives a delivery another state."""
+        self.tx.set_delivery_state(row.id, state)
+        self._audit(action, f"delivery {row.id}", row.state, state)
+        self.done.said.append(f"delivery {row.id}: {told}")
+
+    def _overtaken(self, row: Any) -> set[str]:
+        """The tests of a delivery that were delivered since from a later measurement."""
+        reports = self.tx.history([row.lane])[row.lane]
+        mine = next((_released(report) for report in reports if report.report_id == row.report_id), {})
+        later = set()
+        for report in reports:
+            parts = self.tx.deliveries_of(report.report_id)
+            delivered = any(part.state == "delivered" and part.destination == row.destination for part in parts)
+            if delivered and report.report_id != row.report_id:
+                for test, one in _released(report).items():
+                    if test in mine and (mine[test].measured_at or one.measured_at or 0) < (one.measured_at or 0):
+                        later.add(test)
+        return later
+
+    def _without(self, row: Any, newer: set[str]) -> list[Queued]:
+        """A new delivery of what a superseded one had beside the overtaken tests, which its report has superseded now."""
+        past = past_of(next(one for one in self.tx.history([row.lane])[row.lane] if one.report_id == row.report_id))
+        news = tuple(
+            msgspec.structs.replace(one, verdict=Verdict("superseded", (Reason("older-measurement", {"test": one.test}),)))
+            for one in past.decided
+            if one.verdict.action == "release" and one.test in newer
+        )
+        now = pipeline.standing((Decision(past.decided), Decision(news)))
+        left = [one for one in now if one.verdict.action == "release"]
+        leaving = pipeline.outgoing_of(past.report, row.lane, left, now, Context(), past.analyzer, self.revision, self.moment)
+        mine = tuple(out for out in leaving if out.destination == row.destination)
+        state = pipeline.state_of(now, past.report)
+        outcome = Outcome(row.lane, past.report, state, Decision(news, self.actor, self.request.reason), b"", mine)
+        self.tx.set_report_state(row.report_id, state)
+        return write_decision(self.tx, outcome, row.report_id, self.tx.revision(self.revision.digest, self.revision.body))
+
+    # -- both ----------------------------------------------------------------------------------------------------
+
+    def _need_reason(self) -> None:
+        if not self.request.reason.strip():
+            raise CommandError('a reason is needed: add --reason "…"')
+
+    def _audit(self, action: str, subject: str, old: str, new: str) -> None:
+        self.tx.audit(actor=self.actor, action=action, subject=subject, reason=self.request.reason, old=old, new=new)
 
 
-def _audit_delivery(tx: Transaction, actor: str, action: str, number: int, reason: str, old: str, new: str) -> None:
-    tx.audit(actor=actor, action=action, subject=f"delivery {number}", reason=reason, old=old, new=new)
+def _released(row: Any) -> dict[str, Decided]:
+    return {one.test: one for one in past_of(row).decided if one.verdict.action == "release"}
 
 
 COMMANDS: dict[str, Command] = {

@@ -5,7 +5,6 @@ actor is the user id of the peer, as the kernel tells it. Besides the commands t
 ``status``, ``pause``, ``resume`` and ``reload``, which the daemon answers itself.
 """
 
-import json
 import os
 import pwd
 import socket
@@ -85,7 +84,7 @@ def listen(reactor: Any, path: Path, execute: Execute) -> Any:
 def ask(path: Path, request: Request, timeout: float = 60.0) -> dict[str, Any]:
     """Sends one request to a running daemon and waits for its answer.
 
-    Raises ConnectionError when no daemon listens there.
+    Raises ConnectionError when no daemon listens there, and OSError when one does and does not answer.
     """
     with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as connection:
         connection.settimeout(timeout)
@@ -93,12 +92,12 @@ def ask(path: Path, request: Request, timeout: float = 60.0) -> dict[str, Any]:
             connection.connect(str(path))
         except (FileNotFoundError, ConnectionRefusedError) as error:
             raise ConnectionError(f"no daemon listens at {path}") from error
-        connection.sendall(msgspec.json.encode(request) + b"\n")
-        answer = b""
-        while not answer.endswith(b"\n"):
-            data = connection.recv(65536)
-            if not data:
-                raise ConnectionError("the daemon closed the connection without an answer")
-            answer += data
-    reply: dict[str, Any] = json.loads(answer)
-    return reply
+        try:
+            connection.sendall(msgspec.json.encode(request) + b"\n")
+            with connection.makefile("rb") as answers:
+                answer = answers.readline()
+        except ConnectionError:
+            answer = b""
+        if not answer.endswith(b"\n"):  # never to be taken for a daemon that is not there: it may have done what was asked
+            raise OSError("it ended before it answered; see with `labbridge trace` or `queue list` whether it was done")
+    return msgspec.json.decode(answer, type=dict[str, Any])

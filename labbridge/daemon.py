@@ -20,20 +20,21 @@ from twisted.internet import defer, task
 from labbridge import commands, config, control, revision, web
 from labbridge.commands import CommandError, Done, Request
 from labbridge.config import Destination, Settings
-from labbridge.delivery import Courier, Outbox, Policy, Queued
+from labbridge.delivery import Outbox
+from labbridge.destinations import Connections
 from labbridge.intake import Intake
-from labbridge.links.tcp import Connector, ListenError, State
+from labbridge.lanes import Policy, Queued
+from labbridge.links.tcp import ListenError
 from labbridge.metrics import Metrics
 from labbridge.model import Reason, encode
 from labbridge.pipeline import Moment, Revision
 from labbridge.stations import Station
 from labbridge.store import Store, StoreState, Transaction
-from labbridge.wire.mllp import MllpLink, MllpSettings
 
 log = structlog.get_logger()
 
 STOP_SECONDS = 6.0  # and two for the store: ten in all is promised
-REMIND_SECONDS = 900.0
+CATCH_UP_S = 5.0  # what nobody sends again, and could not be stored, is tried again so often
 PORT_SECONDS = 0.01  # Twisted closes a listening socket in a later turn of the reactor
 
 
@@ -53,7 +54,7 @@ class Daemon:
         self.store = Store(settings.store.url, clock=clock, wake=reactor.callFromThread, on_state=self._store_changed)
         self.intake = Intake(self.store, self.revision, self.enqueue, self.metrics, clock)
         self.outboxes: dict[str, Outbox] = {}
-        self._connectors: dict[str, list[Connector]] = {}
+        self._connections: dict[str, Connections] = {}
         self.stations: dict[str, Station] = {}
         self._control: Any = None
         self._web: Any = None
@@ -129,10 +130,14 @@ class Daemon:
             self.intake.remember_incomplete(analyzer, number, body)
         self.enqueue(queued)
         self.intake.accepting = True
+        self._catch_up()
         log.info("accepting", queued=len(queued))
-        for outbox in self.outboxes.values():
-            for connector in self._connectors[outbox.name]:
-                connector.start()
+        for connections in self._connections.values():
+            connections.start()
+
+    def _catch_up(self) -> None:
+        self.intake.catch_up()
+        self.reactor.callLater(CATCH_UP_S, self._catch_up)
 
     def _take_up_failed(self, error: Exception) -> None:
         log.error("the store could not be read, trying again", error=type(error).__name__)
@@ -141,28 +146,15 @@ class Daemon:
     # -- destinations --------------------------------------------------------------------------------------------
 
     def _add_destination(self, destination: Destination) -> None:
-        answers = destination.answers
+        name, answers = destination.name, destination.answers
         policy = Policy(answers.ae, answers.ar, answers.tries, answers.pause_after, destination.timeout)
-        outbox = Outbox(destination.name, destination.connections, policy, self.store, self.metrics, self.reactor, self.clock)
-        self.outboxes[destination.name] = outbox
-        outage = Outage(destination.name, self.reactor)
-        self._connectors[destination.name] = [self._connector(destination, courier, outage) for courier in outbox.couriers]
-
-    def _connector(self, destination: Destination, courier: Courier, outage: "Outage") -> Connector:
-        return Connector(
-            self.reactor,
-            destination.connect.host,
-            destination.connect.port,
-            lambda: MllpLink(MllpSettings(release=destination.mllp_release, answer_time=None)),
-            courier,
-            outage.changed,
-        )
+        outbox = Outbox(name, destination.connections, policy, self.store, self.metrics, self.reactor, self.clock)
+        self.outboxes[name] = outbox
+        self._connections[name] = Connections(destination, outbox, self.reactor)
 
     def _drop_destination(self, name: str) -> None:
-        outbox = self.outboxes.pop(name)
-        outbox.stopping = True
-        for connector in self._connectors.pop(name):
-            _close(connector, "the configuration changed")
+        self.outboxes.pop(name).stopping = True
+        self._connections.pop(name).stop("the configuration changed")
 
     def enqueue(self, queued: list[Queued]) -> None:
         """Hands deliveries to their destinations' queues."""
@@ -288,8 +280,7 @@ class Daemon:
             self._drop_destination(destination.name)
         for destination in come:
             self._add_destination(destination)
-            for connector in self._connectors[destination.name]:
-                connector.start()
+            self._connections[destination.name].start()
             self._arriving[destination.name] = []
         if come:
             self._read_queue()
@@ -321,9 +312,8 @@ class Daemon:
             station.quiet()
         for outbox in self.outboxes.values():
             outbox.stopping = True
-        for connectors in self._connectors.values():
-            for connector in connectors:
-                connector.stop()
+        for connections in self._connections.values():
+            connections.quiet()
         self._wind_down(self.reactor.seconds() + STOP_SECONDS)
 
     def _wind_down(self, until: float) -> None:
@@ -333,9 +323,8 @@ class Daemon:
             return
         for station in self.stations.values():
             station.stop("labbridge stops")
-        for connectors in self._connectors.values():
-            for connector in connectors:
-                _close(connector, "labbridge stops")
+        for connections in self._connections.values():
+            connections.stop("labbridge stops")
         if self._control is not None:
             self._control.stopListening()
         self.reactor.callLater(0.1, self._end)
@@ -367,43 +356,12 @@ class Daemon:
         }
 
 
-class Outage:
-    """One log line for an outage of a destination, a reminder while it lasts, one when it ends."""
-
-    def __init__(self, name: str, reactor: Any) -> None:
-        self.name = name
-        self._reactor = reactor
-        self._down_since: float | None = None
-        self._told = 0.0
-
-    def changed(self, state: State) -> None:
-        """Hears from each of the destination's connectors."""
-        now = self._reactor.seconds()
-        if state.connected:
-            if self._down_since is not None:
-                log.info("destination is back", destination=self.name, seconds=round(now - self._down_since))
-            self._down_since = None
-        elif self._down_since is None or now - self._told >= REMIND_SECONDS:
-            if self._down_since is None:
-                self._down_since = now
-            self._told = now
-            seconds = round(now - self._down_since)
-            log.warning("destination is down, trying again and again", destination=self.name, why=state.why, seconds=seconds)
-
-
 def _queue(tx: Transaction) -> list[Queued]:
     """Everything that waits for a hospital, as the store has it."""
     return [
         Queued(row.id, row.destination, row.lane, row.control_id, row.at, None, row.due, row.state == "refused")
         for row in tx.waiting_deliveries()
     ]
-
-
-def _close(connector: Connector, why: str) -> None:
-    """Ends a connection for good."""
-    connector.stop()
-    for link in list(connector.links):
-        link.close(why)
 
 
 def run(settings: Settings, path: Path, started: Callable[[Daemon], None] | None = None) -> int:

@@ -10,55 +10,23 @@ memory; the store holds only facts: the payload, each answer, the state.
       │  └─no answer─────┘ └─refused for good──▶ refused ──▶ queued (by hand) or cancelled
 """
 
-import random
 from collections import deque
 from collections.abc import Callable
 from itertools import islice
-from typing import Any, Literal
+from typing import Any
 
-import msgspec
 import structlog
 
 from labbridge.formats.acknowledgement import HisAnswer, read_answer
+from labbridge.lanes import Lane, Policy, Queued, judge
 from labbridge.metrics import Metrics
 from labbridge.store import Store, Transaction
 from labbridge.wire.events import Answer, Event, Received
 
 log = structlog.get_logger()
 
-UNSUPPORTED = frozenset({"200", "201", "202", "203"})  # HL7 table 0357: this type, event, processing id, version
 CACHE_BYTES = 32 << 20
 FETCH = 256  # payloads that are read at a time
-
-
-class Queued(msgspec.Struct):
-    """One delivery in memory; ``payload`` is None until it is wanted."""
-
-    id: int
-    destination: str
-    lane: str
-    control_id: str
-    at: int  # microseconds, when it was queued
-    payload: bytes | None = None
-    due: int = 0  # not before (microseconds); 0 at once
-    refused: bool = False
-    tries: int = 0  # refusals that count
-    mark: int = -1  # how many the destination had accepted at the last refusal
-    waits: float = 0.0  # the present back-off, seconds
-    flying: bool = False  # sent, and its outcome not yet durable
-    withdrawn: bool = False  # cancelled or superseded while it flew
-
-
-class Policy(msgspec.Struct, frozen=True):
-    """``[destination.answers]`` and the time-outs of one destination; times in seconds."""
-
-    ae: Literal["refuse", "retry"] = "refuse"
-    ar: Literal["refuse", "retry"] = "retry"
-    tries: int = 3
-    pause_after: int = 20
-    timeout: float = 30.0
-    first_wait: float = 1.0
-    longest_wait: float = 60.0
 
 
 class Courier:
@@ -73,7 +41,7 @@ class Courier:
     def opened(self, link: Any) -> None:
         """The connection is there."""
         self.link = link
-        self.outbox.connected()
+        self.outbox.pump()
 
     def event(self, link: Any, event: Event) -> None:
         """An answer, or a message nobody asked for."""
@@ -86,18 +54,6 @@ class Courier:
         if link is self.link:
             self.link = None
             self.outbox.returned(self)
-
-
-class Lane:
-    """The deliveries for one specimen at one destination, in order."""
-
-    __slots__ = ("busy", "name", "timer", "waiting")
-
-    def __init__(self, name: str) -> None:
-        self.name = name
-        self.waiting: deque[Queued] = deque()
-        self.busy = False  # in flight, settling, backing off, or in the ready line
-        self.timer: Any = None  # while its head backs off or is not due
 
 
 class Outbox:
@@ -224,11 +180,8 @@ class Outbox:
     def _give(self, courier: Courier) -> None:
         for _ in range(len(self.ready)):
             lane = self.ready.popleft()
-            if not lane.waiting:
-                lane.busy = False
-                continue
-            head = lane.waiting[0]
-            if head.refused:
+            head = lane.waiting[0] if lane.waiting else None
+            if head is None or head.refused:
                 lane.busy = False
                 continue
             if head.payload is None:
@@ -267,16 +220,12 @@ class Outbox:
         log.error("payloads could not be read", destination=self.name, error=type(error).__name__)
         self.reactor.callLater(1.0, self._fetched, {})
 
-    def connected(self) -> None:
-        """A connection is there."""
-        self.pump()
-
     def returned(self, courier: Courier) -> None:
         """Nothing was answered: the message goes back unchanged, and the try does not count.
 
         Its lane goes to the end of the line, lest one message that the other side cannot stand keeps all others back.
         """
-        queued = self._unload(courier)
+        queued, courier.carrying = courier.carrying, None
         if queued is not None:
             lane = self.lanes[queued.lane]
             queued.flying = False
@@ -286,10 +235,6 @@ class Outbox:
             else:
                 self.ready.append(lane)
             self.pump()
-
-    def _unload(self, courier: Courier) -> Queued | None:
-        queued, courier.carrying = courier.carrying, None
-        return queued
 
     def _check(self) -> None:
         """Drops the connections that did not answer in time: one delayed call serves them all."""
@@ -313,35 +258,19 @@ class Outbox:
         if queued is None or not answer.code or answer.control_id != queued.control_id:
             log.warning("an answer that belongs to no message in flight was passed over", destination=self.name)
             return
-        self._unload(courier)
-        outcome = self._judge(queued, answer)
+        courier.carrying = None
+        outcome = judge(queued, answer, self.policy, self.accepted)
+        if outcome == "accepted":
+            self.accepted += 1
+            self.refusals = 0
+        elif outcome == "refused":
+            self.refusals = refusals = self.refusals + 1
+            if refusals >= self.policy.pause_after and not self.paused:
+                self.paused = True
+                log.error("destination paused: it refused too many messages in a row", destination=self.name, refusals=refusals)
         self._answers.append((queued, outcome, reply, answer.code))
         self._settle()
         self.pump()
-
-    def _judge(self, queued: Queued, answer: HisAnswer) -> str:
-        """What an answer means here: accepted, again, or refused."""
-        if answer.code in ("AA", "CA"):
-            self.accepted += 1
-            self.refusals = 0
-            return "accepted"
-        final = False
-        if answer.code in ("AR", "CR"):
-            final = self.policy.ar == "refuse" or not UNSUPPORTED.isdisjoint(answer.errors)
-        elif self.policy.ae == "refuse":
-            if queued.mark < self.accepted:
-                queued.tries += 1
-            queued.mark = self.accepted
-            final = queued.tries >= self.policy.tries
-        if not final:
-            wait = max(self.policy.first_wait, queued.waits * 2)
-            queued.waits = min(wait, self.policy.longest_wait) * random.uniform(0.8, 1.0)  # noqa: S311 (jitter)
-            return "again"
-        self.refusals += 1
-        if self.refusals >= self.policy.pause_after and not self.paused:
-            self.paused = True
-            log.error("destination paused: it refused too many messages in a row", destination=self.name, refusals=self.refusals)
-        return "refused"
 
     def _settle(self) -> None:
         if self._settling or not self._answers:
@@ -354,7 +283,8 @@ class Outbox:
                 tx.attempt(delivery_id=queued.id, outcome=f"{outcome} {code}", reply=reply[:4096])
                 if outcome == "accepted":
                     tx.set_delivery_state(queued.id, "delivered")
-                elif outcome == "refused" and _is_queued(tx, queued.id):
+                elif outcome == "refused" and (row := tx.find_delivery(queued.id)) is not None and row.state == "queued":
+                    # nobody cancelled or superseded it while it flew
                     tx.set_delivery_state(queued.id, "refused")
 
         def done(_: None) -> None:
@@ -413,9 +343,3 @@ class Outbox:
     def idle(self) -> bool:
         """Nothing is in flight and no answer waits to be stored."""
         return not self._settling and not self._answers and all(c.carrying is None for c in self.couriers)
-
-
-def _is_queued(tx: Transaction, number: int) -> bool:
-    """Whether nobody cancelled or superseded a delivery while it was in flight."""
-    row = tx.find_delivery(number)
-    return row is not None and row.state == "queued"

@@ -14,7 +14,7 @@ from collections.abc import Callable
 import structlog
 
 from labbridge.batch import Batch, Desk, Item, bytes_of
-from labbridge.delivery import Queued
+from labbridge.lanes import Queued
 from labbridge.links.stream import WireProtocol
 from labbridge.metrics import Metrics
 from labbridge.pipeline import Revision
@@ -49,6 +49,7 @@ class Intake:
         self.queued = queued
         self._desks: dict[int, Desk] = {}
         self._turns: OrderedDict[int, Desk] = OrderedDict()  # desks with something waiting, in turn
+        self._held: set[Desk] = set()  # desks that have to wait
         self._lock = threading.Lock()  # guards the desks' waiting events between reactor and writer
         self._bytes = 0
         self._submitted = 0
@@ -56,6 +57,7 @@ class Intake:
         self._late: list[Item] = []  # what nobody sends again, and could not be stored yet
         self._incomplete: dict[str, list[tuple[int, int, bytes]]] = {}
         self.failing = False  # the last batch could not be stored
+        self.refused = 0  # since then
         self.accepting = False  # until what an earlier run left behind has been taken up
 
     # -- on the reactor's thread ---------------------------------------------------------------------------------
@@ -71,6 +73,7 @@ class Intake:
         desk = self._desks.pop(id(link), None)
         if desk is not None:
             desk.link = None
+            self._held.discard(desk)
 
     def event(self, link: WireProtocol, event: Event) -> None:
         """Takes one event of a link's wire."""
@@ -80,8 +83,8 @@ class Intake:
         if isinstance(event, Part | Received | Oversize):
             desk.unsettled += 1
             self._enqueue(desk, event)
-            if not desk.held and (desk.unsettled >= LINK_UNSETTLED or self._bytes > WAITING_BYTES):
-                desk.held = True
+            if desk not in self._held and (desk.unsettled >= LINK_UNSETTLED or self._bytes > WAITING_BYTES):
+                self._held.add(desk)
                 link.hold()
         elif isinstance(event, Abandoned | Stray):
             self._enqueue(desk, event)
@@ -95,17 +98,27 @@ class Intake:
 
     def _enqueue(self, desk: Desk, event: Event) -> None:
         with self._lock:
-            for late in self._late:
-                late.desk.waiting.appendleft((late.session, late.event))
-                self._turns[id(late.desk)] = late.desk
-                self._bytes += len(bytes_of(late.event))
-            self._late.clear()
+            self._take_late()
             desk.waiting.append((f"{desk.session}.{desk.transmission}", event))
             self._turns[id(desk)] = desk
             self._bytes += len(bytes_of(event))
         if isinstance(event, Abandoned | Oversize):
             desk.transmission += 1
         if self._submitted == 0:
+            self._submit()
+
+    def _take_late(self) -> None:
+        for late in self._late:
+            late.desk.waiting.appendleft((late.session, late.event))
+            self._turns[id(late.desk)] = late.desk
+            self._bytes += len(bytes_of(late.event))
+        self._late.clear()
+
+    def catch_up(self) -> None:
+        """Tries again to store what nobody sends again; to be called now and then, and when the store comes back."""
+        if self._late and self._submitted == 0:
+            with self._lock:
+                self._take_late()
             self._submit()
 
     def _submit(self) -> None:
@@ -121,11 +134,12 @@ class Intake:
         self._submitted -= 1
         for item in items:
             self._settle(item)
+        if self._bytes <= WAITING_BYTES:
+            for desk in [desk for desk in self._held if desk.unsettled < LINK_UNSETTLED // 2]:
+                self._held.remove(desk)
+                desk.link.unhold()
         if self._turns:
             self._submit()
-        elif self._bytes == 0:
-            for desk in self._desks.values():
-                self._unhold(desk)
 
     def _settle(self, item: Item) -> None:
         desk, event = item.desk, item.event
@@ -141,12 +155,6 @@ class Intake:
         if item.reply:
             desk.sent += 1
             desk.link.send(desk.sent, item.reply)
-        self._unhold(desk)
-
-    def _unhold(self, desk: Desk) -> None:
-        if desk.held and desk.link is not None and desk.unsettled < LINK_UNSETTLED // 2 and self._bytes <= WAITING_BYTES:
-            desk.held = False
-            desk.link.unhold()
 
     def try_later(self, item: Item) -> None:
         """Keeps a broken transmission, or bytes outside any, for the next batch: nobody sends them again."""

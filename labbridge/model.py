@@ -1,7 +1,8 @@
 """The nouns: what analyzers say and what the laboratory decides, as frozen values.
 
 Everything here is plain data. Numbers stay the decimal text that was sent; times keep their text beside the instant
-that was understood. Documents in the store are these structs as JSON (msgspec), defaults left out.
+that was understood. Documents in the store are these structs as JSON (msgspec), defaults left out; a new field of a noun
+goes to its end.
 """
 
 from typing import Any, Literal, TypeVar
@@ -66,8 +67,8 @@ class Specimen(Value, frozen=True):
     collected: str = ""
 
 
-class Result(Value, frozen=True):
-    """One observation as the analyzer sent it."""
+class Result(Value, frozen=True, array_like=True):
+    """One observation as the analyzer sent it. In documents its fields stand in this order, without their names."""
 
     code: str
     value: str = ""  # the text that was sent, blanks at its ends removed
@@ -125,17 +126,17 @@ class Reading(Value, frozen=True):
     problems: tuple[Reason, ...] = ()  # why a person must look at the message though nothing in it was a result
 
 
-class Verdict(Value, frozen=True):
+class Verdict(Value, frozen=True, array_like=True):
     """What becomes of one result, and why."""
 
     action: Action
     reasons: tuple[Reason, ...] = ()
 
 
-class Decided(Value, frozen=True):
+class Decided(Value, frozen=True, array_like=True):
     """One result after mapping and verification: the laboratory's own test, value and unit, and the verdict.
 
-    ``index`` is the result's place in its report's ``results``.
+    ``index`` is the result's place in its report's ``results``. In documents without the names, as in Result.
     """
 
     index: int
@@ -168,6 +169,20 @@ def encode(document: Any) -> bytes:
 def decode(data: bytes, kind: type[T]) -> T:
     """A document back from its JSON bytes; raises msgspec.ValidationError."""
     return msgspec.json.decode(data, type=kind)
+
+
+def _default(field: msgspec.structs.FieldInfo) -> Any:
+    return field.default if field.default_factory is msgspec.NODEFAULT else field.default_factory()
+
+
+def named(value: Any) -> Any:
+    """What is printed of a document for other programs: nouns as objects with the names of their fields, defaults left out."""
+    if isinstance(value, msgspec.Struct):
+        every = [(field, getattr(value, field.name)) for field in msgspec.structs.fields(value)]
+        return {field.name: named(one) for field, one in every if field.required or one != _default(field)}
+    if isinstance(value, dict):
+        return {key: named(one) for key, one in value.items()}
+    return [named(one) for one in value] if isinstance(value, tuple | list) else value
 
 
 _encoder = msgspec.json.Encoder()

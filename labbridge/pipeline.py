@@ -1,8 +1,8 @@
 """The pure middle of the road: read, then decide. No I/O, no clock, no state below this file.
 
 ``read`` turns one message into reports and queries. ``decide`` maps, verifies and routes one report against what is
-known of its specimen, folded in the order of arrival: each outcome joins the context of the next. ``settle`` is the
-same step for a person's release or rejection. Time, entropy and history come in as arguments.
+known of its specimen, folded in the order of arrival: each outcome joins the context of the next. Time, entropy and
+history come in as arguments.
 """
 
 import hashlib
@@ -22,10 +22,15 @@ from labbridge.routing import Route, destinations
 from labbridge.verification import Known, Verifier
 
 NO_SPECIMEN = Reason("no-specimen")
-_TAKEN_BACK = frozenset("DWX")  # HL7 table 0085: deleted, wrong, cannot be obtained
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
+
+
+def _base32(number: int) -> str:
+    """The last 50 bits of a number as 10 characters."""
+    return "".join([_PAIRS[number >> shift & 1023] for shift in (40, 30, 20, 10, 0)])
+
 
 State = Literal["released", "held", "rejected", "superseded", "kept"]
 
@@ -36,20 +41,20 @@ class Moment(msgspec.Struct, frozen=True):
     at: float  # seconds since 1970
     stamp: str  # HL7 TS in the site's zone: YYYYMMDDHHMMSS+ZZZZ
     entropy: Callable[[int], bytes]
+    prefix: str  # of its control ids
 
     @classmethod
     def of(cls, at: float, zone: tzinfo, entropy: Callable[[int], bytes]) -> "Moment":
         """The moment ``at``, stamped in ``zone``."""
-        return cls(at, datetime.fromtimestamp(at, zone).strftime("%Y%m%d%H%M%S%z"), entropy)
+        stamp = datetime.fromtimestamp(at, zone).strftime("%Y%m%d%H%M%S%z")
+        return cls(at, stamp, entropy, _base32(int(at * 1000)))
 
     def control_id(self) -> str:
-        """A new MSH-10: 20 characters, 48 bits of time (milliseconds) and 50 random ones; later ids sort after earlier.
+        """A new MSH-10: 10 characters of time (milliseconds) and 10 random ones; later ids sort after earlier.
 
         Base32 with the extended hexadecimal alphabet, whose order is that of the numbers (RFC 4648, 7).
         """
-        random = int.from_bytes(self.entropy(7), "big") >> 6
-        number = (int(self.at * 1000) & (1 << 48) - 1) << 50 | random
-        return "".join([_PAIRS[number << 2 >> shift & 1023] for shift in range(90, -10, -10)])
+        return self.prefix + _base32(int.from_bytes(self.entropy(7), "big"))
 
 
 class AnalyzerRules(msgspec.Struct, frozen=True):
@@ -132,6 +137,11 @@ class Context:
     def add(self, key: str, past: Past) -> None:
         """Puts one more report after the earlier ones."""
         self._past.setdefault(key, []).append(past)
+
+    def forget(self, reports: Sequence[Report]) -> None:
+        """Takes reports out again: their message could not be decided whole."""
+        gone = set(map(id, reports))
+        self._past = {key: [one for one in past if id(one.report) not in gone] for key, past in self._past.items()}
 
     def released(self, key: str) -> dict[str, Known]:
         """The specimen's tests that were released: per test, the value that was measured last."""
@@ -219,12 +229,12 @@ def decide(
     state: State = "kept"
     outgoing: tuple[Outgoing, ...] = ()
     if report.role in ("patient", "unknown"):
-        decided = rules.verifier.keep_back(_verdicts(report, key, context, rules, moment.at))
+        decided = rules.verifier.keep_back(verdicts(report, key, context, rules, moment.at))
         state = state_of(decided, report)
         try:
             outgoing = outgoing_of(report, key, decided, decided, context, rules.name, revision, moment)
         except UnwritableError as error:  # a name, say, that the hospital's character set does not have
-            decided, state = tuple(_held(one, error.reason) for one in decided), "held"
+            decided, state = tuple(hold(one, error.reason) for one in decided), "held"
     else:
         decided = _kept(report, rules)
     if key:
@@ -232,7 +242,7 @@ def decide(
     return Outcome(key, report, state, Decision(decided), content, outgoing)
 
 
-def _verdicts(report: Report, key: str, context: Context, rules: AnalyzerRules, at: float) -> tuple[Decided, ...]:
+def verdicts(report: Report, key: str, context: Context, rules: AnalyzerRules, at: float) -> tuple[Decided, ...]:
     """The verdict on each result of a patient's report that arrived ``at`` this time, for itself alone."""
     mapped = [rules.codes.map(result, report.specimen.type) for result in report.results]
     also = _identity_reasons(report, rules)
@@ -263,7 +273,8 @@ def _is_another(patient: Patient, past: Past) -> bool:
     return differs and any(one.verdict.action in ("release", "hold") for one in past.decided)
 
 
-def _held(one: Decided, reason: Reason) -> Decided:
+def hold(one: Decided, reason: Reason) -> Decided:
+    """The verdict, unless it would release: then it holds, for this reason."""
     return msgspec.structs.replace(one, verdict=Verdict("hold", (reason,))) if one.verdict.action == "release" else one
 
 
@@ -343,101 +354,6 @@ def _cumulative(
                 merged.append(msgspec.structs.replace(one, index=len(all_results)))
                 all_results.append(earlier.report.results[one.index])
     return msgspec.structs.replace(report, results=tuple(all_results)), merged
-
-
-def settle(
-    report: Report,
-    before: Sequence[Decided],
-    action: Literal["release", "reject", "remap"],
-    wanted: frozenset[str],
-    decision_of: tuple[str, str],
-    key: str,
-    context: Context,
-    rules: AnalyzerRules,
-    revision: Revision,
-    moment: Moment,
-    *,
-    correction: bool = False,
-    together: frozenset[str] = frozenset(),
-) -> Outcome | None:
-    """Settles what is held of a report: ``release``, ``reject``, or ``remap`` (verify anew what had no mapping).
-
-    ``wanted`` names the tests or codes meant, all when empty; ``decision_of`` is who and why. A released result whose
-    test was meanwhile released from a later measurement becomes superseded, unless it is sent as a ``correction``.
-    ``context`` holds the specimen's reports, this one (the same object) included; ``together`` names the destinations for
-    which an earlier part of the report still waits. None when nothing held was meant, or when a report without an
-    identity was to be released. Raises UnwritableError; a remap holds what cannot be written.
-    """
-    if action == "release" and not key:
-        return None
-    held = {d.index: d for d in before if d.verdict.action == "hold"}
-    meant = {i: d for i, d in held.items() if not wanted or d.test in wanted or d.code in wanted}
-    anew: dict[int, Decided] = {}
-    if action != "reject" and not all(d.test for d in meant.values()):
-        anew = _anew(report, key, context, rules, moment)
-    if action == "reject":
-        news = [msgspec.structs.replace(d, verdict=Verdict("rejected", d.verdict.reasons)) for d in meant.values()]
-    elif action == "release":
-        known = context.released(key)
-        news = _released([d if d.test else anew[i] for i, d in meant.items()], known, correction)
-    else:
-        news = _remapped(before, anew, rules)
-    news = [one for one in news if (one.verdict, one.test) != (held[one.index].verdict, held[one.index].test)]
-    if not news and (report.results or action == "remap"):
-        return None
-    now = standing((Decision(tuple(before)), Decision(tuple(news))))
-    outgoing: tuple[Outgoing, ...] = ()
-    try:
-        outgoing = outgoing_of(report, key, news, now, context, rules.name, revision, moment, together)
-    except UnwritableError as error:
-        if action != "remap":
-            raise
-        news = [_held(one, error.reason) for one in news]
-        now = standing((Decision(now), Decision(tuple(news))))
-    empty: State = "rejected" if action == "reject" else "released"
-    state = state_of(now, report) if report.results else empty
-    return Outcome(key, report, state, Decision(tuple(news), *decision_of), b"", outgoing)
-
-
-def _anew(report: Report, key: str, context: Context, rules: AnalyzerRules, moment: Moment) -> dict[int, Decided]:
-    """The verdicts on a stored report by the rules of today, as at its arrival: its own results are no earlier ones."""
-    past = context.past(key)
-    own = next((one for one in past if one.report is report), None)
-    others = Context({key: [one for one in past if one is not own]})
-    return {one.index: one for one in _verdicts(report, key, others, rules, own.at if own else moment.at)}
-
-
-def _remapped(before: Sequence[Decided], anew: Mapping[int, Decided], rules: AnalyzerRules) -> list[Decided]:
-    """What has a mapping now, with what was kept back only by results that had none."""
-    fresh = {}
-    for one in before:
-        new, reasons = anew.get(one.index, one), one.verdict.reasons
-        kept_back = bool(reasons) and all(reason.code == "held-with" for reason in reasons)
-        if one.verdict.action == "hold" and (kept_back or (not one.test and (new.test or new.verdict.action == "ignore"))):
-            fresh[one.index] = new
-    kept = rules.verifier.keep_back(tuple(fresh.get(one.index, one) for one in before))
-    return [one for one in kept if one.index in fresh]
-
-
-def _released(chosen: Sequence[Decided], known: Mapping[str, Known], correction: bool) -> list[Decided]:
-    """Held results, released by a person; of one test, what was measured before another becomes superseded.
-
-    What has no test or value stays held, and what the analyzer has taken back. A ``correction`` may be older than what
-    is ``known`` to be released.
-    """
-    newest = {} if correction else {test: one.measured_at or 0 for test, one in known.items()}
-    ready = [one for one in chosen if one.test and one.value and one.status not in _TAKEN_BACK]
-    for one in ready:
-        newest[one.test] = max(newest.get(one.test, 0), one.measured_at or 0)
-    news = [one for one in chosen if one.verdict.action == "ignore"]  # the map has learned it meanwhile
-    for one in ready:
-        verdict, status = Verdict("release", one.verdict.reasons), one.status
-        if one.measured_at is not None and one.measured_at < newest[one.test]:
-            verdict = Verdict("superseded", (*verdict.reasons, Reason("older-measurement", {"test": one.test})))
-        if one.test in known and known[one.test].final:
-            status = "C"
-        news.append(msgspec.structs.replace(one, verdict=verdict, status=status if status in ("C", "P") else "F"))
-    return news
 
 
 def standing(decisions: Iterable[Decision]) -> tuple[Decided, ...]:

@@ -3,8 +3,8 @@
 from typing import TYPE_CHECKING, Any
 
 import structlog
+from msgspec.structs import asdict
 
-from labbridge import profiles
 from labbridge.batch import refusal
 from labbridge.config import Analyzer, Settings
 from labbridge.links.stream import Machine, WireProtocol
@@ -28,22 +28,14 @@ class Station:
         self.analyzer = analyzer
         self.daemon = daemon
         self._told: dict[str, float] = {}
+        address = analyzer.listen or analyzer.connect
+        assert address is not None
+        link = (daemon.reactor, address.host, address.port, self._machine, self)
         self._source: Listener | Connector
-        if analyzer.listen is not None:
-            self._source = Listener(
-                daemon.reactor,
-                analyzer.listen.host,
-                analyzer.listen.port,
-                self._machine,
-                self,
-                allow=analyzer.allow,
-                max_connections=analyzer.max_connections,
-            )
+        if analyzer.listen:
+            self._source = Listener(*link, allow=analyzer.allow, max_connections=analyzer.max_connections)
         else:
-            assert analyzer.connect is not None
-            self._source = Connector(
-                daemon.reactor, analyzer.connect.host, analyzer.connect.port, self._machine, self, self._changed
-            )
+            self._source = Connector(*link, self._changed)
 
     def start(self) -> None:
         """Listens or connects. Raises ListenError."""
@@ -64,27 +56,21 @@ class Station:
     def adapt(self, settings: Settings) -> bool:
         """Takes a changed configuration on without touching the links; False when the links must change."""
         new = next(a for a in settings.analyzers if a.name == self.analyzer.name)
-        same = all(
-            getattr(new, field) == getattr(self.analyzer, field)
-            for field in ("profile", "listen", "connect", "allow", "max_connections", "mllp_release", "timers")
-        )
-        if same:
-            self.analyzer = new
-        return same
+        of_links = ("profile", "listen", "connect", "allow", "max_connections", "mllp_release", "timers")
+        if any(getattr(new, name) != getattr(self.analyzer, name) for name in of_links):
+            return False
+        self.analyzer = new
+        return True
 
     def _machine(self) -> Machine:
         profile = self.daemon.revision.analyzers[self.analyzer.name].profile
-        timers = dict(profile.timers)
-        for name in profiles.TIMERS:
-            own = getattr(self.analyzer.timers, name)
-            if own is not None:
-                timers[name] = own
-        times: dict[str, Any] = {f"{name}_time": seconds for name, seconds in timers.items()}
+        own = {name: seconds for name, seconds in asdict(self.analyzer.timers).items() if seconds is not None}
+        times: dict[str, Any] = {f"{name}_time": seconds for name, seconds in {**profile.timers, **own}.items()}
         if profile.framing == "mllp":
             times = {name: seconds for name, seconds in times.items() if name in ("answer_time", "reply_time")}
             return MllpLink(MllpSettings(release=self.analyzer.mllp_release, refusal=self._refusal, **times))
         if profile.ends_message == "eot":
-            times["ends_message"] = _never
+            times["ends_message"] = lambda record: False  # no record does: EOT does
         frames: dict[str, Any] = {"frame_size": profile.frame_size, "checksum": profile.checksum, "numbered": profile.numbered}
         return Lis01Link(Lis01Settings(role="host", **frames, **times))
 
@@ -138,8 +124,3 @@ class Station:
             "held": tally["held"],
             "last": tally["last"],
         }
-
-
-def _never(record: bytes) -> bool:
-    """No record ends a message: EOT does."""
-    return False

@@ -1,6 +1,8 @@
 """Trying a captured message out: the real pipeline over a file, without a store and without sending."""
 
 import json
+import re
+from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC
 from pathlib import Path
@@ -10,10 +12,12 @@ import msgspec
 
 from labbridge import capture, config, pipeline, profiles, revision
 from labbridge.config import Analyzer, Settings
-from labbridge.formats import hl7v2, lis02
-from labbridge.model import Query, Reading, RemoteProtocolError
-from labbridge.pipeline import Context, Moment, Outcome, Revision
+from labbridge.formats import charset, hl7v2, lis02
+from labbridge.model import Decided, Query, Reading, RemoteProtocolError
+from labbridge.pipeline import Context, Moment, Outcome, Outgoing, Revision
 from labbridge.verification.reasons import render
+
+_OBX = re.compile(r"(?:^|\r)OBX\|\d+\|\w+\|([^|\r]*)\|[^|\r]*\|([^|\r]*)")
 
 
 class Found(msgspec.Struct):
@@ -89,6 +93,17 @@ class Trial:
         self.revision: Revision
         self.revision, self.notices = revision.build(settings)
         self.rules = self.revision.analyzers[name]
+
+    def segments(self, outcome: Outcome, out: Outgoing) -> tuple[str, list[tuple[str, Decided | None]]]:
+        """A payload's codec and its segments, each with the report's result that it tells, if it tells one."""
+        writer = self.revision.outlets[out.destination].writer
+        codec, told = charset.codec(writer.form.charset), defaultdict[Any, list[Any]](list)
+        for one in outcome.decision.results:
+            if one.verdict.action == "release":  # written alone, it has the same OBX-3 and OBX-5
+                alone = writer.write(outcome.report, [one], control_id="", stamp="").decode(codec)
+                told[tuple(_OBX.findall(alone)[:1])].append(one)
+        lines = out.payload.decode(codec).removesuffix("\r").split("\r")
+        return codec, [(line, (told[tuple(_OBX.findall(line))] or [None]).pop(0)) for line in lines]
 
 
 def try_file(trial: Trial, data: bytes, at: float) -> Found:

@@ -17,6 +17,8 @@ from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 STARTED: list[subprocess.Popen[bytes]] = []  # every daemon of this session
 START, END = b"\x0b", b"\x1c\x0d"
 ENQ, ACK, NAK, EOT, STX, ETX = b"\x05", b"\x06", b"\x15", b"\x04", b"\x02", b"\x03"
@@ -63,6 +65,12 @@ stale = "876000h"
 """
 
 
+def only(database: str, why: str) -> pytest.MarkDecorator:
+    """The test runs on this database alone, for a reason that its name tells."""
+    marks = [pytest.mark.postgresql] if database == "postgresql" else []
+    return pytest.mark.parametrize("database", [pytest.param(database, marks=marks, id=f"{database}: {why}")], indirect=True)
+
+
 def free_ports(count: int) -> list[int]:
     """Ports that nobody listens on now, below those that the system gives to outgoing connections."""
     chance = random.SystemRandom()
@@ -106,21 +114,21 @@ class Laboratory:
         self.astm, self.hl7, self.his, self.http = list(self.ports.values())[:4]
         self.config = folder / "labbridge.toml"
         text = CONFIG.format(url=url, astm=self.astm, hl7=self.hl7, his=self.his, http=self.http, repeat=repeat, timeout=timeout)
-        self.config.write_text(text + self._with_ports(extra))
+        self.config.write_text(text + self._filled(extra))
         for old, new in changes:
             self.edit(old, new)
         self.process: subprocess.Popen[bytes] | None = None
         self.log = folder / "daemon.log"
 
     def edit(self, old: str, new: str) -> None:
-        """Changes the configuration file, once; ``{astm}`` and the other ports may stand in both texts."""
-        text, old, new = self.config.read_text(), self._with_ports(old), self._with_ports(new)
+        """Changes the configuration file, once; ``{url}``, ``{astm}`` and the other ports may stand in both texts."""
+        text, old, new = self.config.read_text(), self._filled(old), self._filled(new)
         assert old in text, f"not in the configuration: {old}"
         self.config.write_text(text.replace(old, new, 1))
 
-    def _with_ports(self, text: str) -> str:
-        for name, port in self.ports.items():
-            text = text.replace(f"{{{name}}}", str(port))
+    def _filled(self, text: str) -> str:
+        for name, value in {"url": self.url, **self.ports}.items():
+            text = text.replace(f"{{{name}}}", str(value))
         return text
 
     def launch(self, *before: str) -> subprocess.Popen[bytes]:

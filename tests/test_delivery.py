@@ -13,7 +13,8 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from twisted.internet import task
 
 from labbridge import delivery
-from labbridge.delivery import Courier, Outbox, Policy, Queued
+from labbridge.delivery import Courier, Outbox
+from labbridge.lanes import Policy, Queued
 from labbridge.metrics import Metrics
 from labbridge.wire.events import Answer, Received, Sent
 

@@ -1,10 +1,8 @@
-"""Intake: batches, links in turn, backpressure, what is stored and answered, what failure costs. On a real SQLite store."""
+"""Intake: batches, links in turn, backpressure, what is stored and answered, what failure costs. On real stores."""
 
-import sqlite3
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import closing, contextmanager
-from pathlib import Path
+from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from typing import Any
 
@@ -17,15 +15,16 @@ from labbridge import commands, model, pipeline
 from labbridge import intake as rooms
 from labbridge.batch import bytes_of
 from labbridge.commands import Request
-from labbridge.delivery import Queued
 from labbridge.intake import Intake
+from labbridge.lanes import Queued
 from labbridge.metrics import Metrics
 from labbridge.model import Reason, RemoteProtocolError
 from labbridge.pipeline import AnalyzerRules
-from labbridge.store import Store, StoreUnavailable, Transaction
+from labbridge.store import Reader, Store, StoreUnavailable, Transaction
 from labbridge.wire.events import Abandoned, Answer, Event, Failed, Note, Overdue, Oversize, Part, Received, Stray
 
 from .small_lab import NOW, analyzer, moment, observations, revision
+from .store.support import open_ready
 
 HL7 = msgspec.structs.replace(analyzer(), name="hl7")
 ASTM = msgspec.structs.replace(analyzer(profile="generic-astm"), name="astm")
@@ -80,12 +79,12 @@ class Link:
 class Road:
     """Intake over a real store; the test is the reactor."""
 
-    def __init__(self, folder: Path) -> None:
-        self.file = folder / "lab.db"
+    def __init__(self, url: str) -> None:
         self.now = NOW
         self.calls: SimpleQueue[Callable[[], None]] = SimpleQueue()
-        self.store = Store(f"sqlite:///{self.file}", clock=lambda: self.now, wake=self.calls.put)
-        self.store.open()
+        self.store = Store(url, clock=lambda: self.now, wake=self.calls.put)
+        open_ready(self.store)
+        self.reader = Reader(url)
         self.down = False
         self.queued: list[Queued] = []
         compiled = revision(HL7)
@@ -156,8 +155,8 @@ class Road:
 
     def rows(self, query: str) -> list[Any]:
         """What is in the database now."""
-        with closing(sqlite3.connect(self.file)) as database:
-            return [row[0] if len(row) == 1 else row for row in database.execute(query)]
+        with self.reader.snapshot() as snapshot:
+            return [row[0] if len(row) == 1 else tuple(row) for row in snapshot.exec_driver_sql(query)]
 
     def kinds(self) -> list[tuple[str, str, bytes]]:
         """Kind, state and body of every message in the journal."""
@@ -176,10 +175,11 @@ class Road:
 
 
 @pytest.fixture
-def road(tmp_path: Path) -> Iterator[Road]:
-    one = Road(tmp_path)
+def road(store_url: str) -> Iterator[Road]:
+    one = Road(store_url)
     yield one
-    one.store.close()
+    one.reader.close()
+    assert one.store.close()
 
 
 # -- stored, then acknowledged ---------------------------------------------------------------------------------------
@@ -554,6 +554,35 @@ def test_a_fault_of_ours_on_one_message_costs_no_other(road: Road, monkeypatch: 
     assert ("unreadable", "open", oru("S2", "BAD")) in road.kinds()
     assert {("S1", "released"), ("S3", "released")} <= set(road.reports())
     assert road.store.state.name == "ready"
+
+
+def test_what_could_not_be_decided_whole_is_no_earlier_result(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    decide = pipeline.decide
+
+    def broken(report: model.Report, *rest: Any) -> pipeline.Outcome:
+        if report.specimen.id == "BAD":
+            raise ZeroDivisionError
+        return decide(report, *rest)
+
+    monkeypatch.setattr(pipeline, "decide", broken)
+    link = road.link()
+    with road.busy():
+        road.post(link, oru("S1", "BAD"))
+        road.post(link, oru("S1", number="2"))
+    road.turn()
+    assert road.reports() == [("S1", "released")]
+
+
+def test_what_nobody_sends_again_is_stored_when_the_store_is_back(road: Road) -> None:
+    link = road.link("astm")
+    road.down = True
+    road.event(link, Stray(b"garbage", 7))
+    road.turn()
+    assert road.kinds() == []
+    road.down = False
+    road.intake.catch_up()
+    road.turn()
+    assert [(kind, body) for kind, _, body in road.kinds()] == [("stray", b"garbage")]
 
 
 def test_a_message_without_a_result_waits_for_a_person(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:

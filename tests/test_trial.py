@@ -1,13 +1,19 @@
 """Captures: messages out of files, and what the real pipeline makes of them."""
 
+import io
 import json
+from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from rich.console import Console
+from typer.testing import CliRunner
 
 from labbridge import capture, config, profiles, revision
+from labbridge.cli import app, trying
 from labbridge.trial import Trial, cases, trial_settings, try_file
 
 from .small_lab import ANALYZERS, NOW, observations
@@ -173,6 +179,141 @@ def test_an_unknown_name_is_told_with_those_that_are_known() -> None:
 def test_a_mapping_of_another_name_is_used() -> None:
     with pytest.raises(revision.RevisionError, match="nosuch"):
         trial(mapping="nosuch")
+
+
+# -- what `labbridge try` prints -------------------------------------------------------------------------------------
+
+Screen = Callable[..., list[str]]
+
+
+@pytest.fixture
+def screen(monkeypatch: pytest.MonkeyPatch) -> Screen:
+    """The lines that the command prints, in whole."""
+
+    def shown(profile: str, file: Path, *, width: int = 180, terminal: bool = True, settings: Path = Path("/none")) -> list[str]:
+        printed = io.StringIO()
+        console = Console(
+            file=printed, width=width, height=50, force_terminal=terminal, color_system=None, highlight=False, soft_wrap=True
+        )
+        monkeypatch.setattr(trying, "console", console)
+        monkeypatch.setattr(trying, "time", SimpleNamespace(time=lambda: NOW))
+        assert CliRunner().invoke(app, ["try", profile, str(file), "-c", str(settings)]).exit_code == 0
+        return printed.getvalue().splitlines()
+
+    return shown
+
+
+def sample(profile: str, name: str) -> Path:
+    return ANALYZERS / profile / "samples" / name
+
+
+def sent(profile: str, file: Path) -> list[str]:
+    """All segments that would be sent, in their order."""
+    outcomes = try_file(trial(profile), file.read_bytes(), NOW).outcomes
+    payloads = [out.payload.decode() for outcome in outcomes for out in outcome.outgoing]
+    return [segment for payload in payloads for segment in payload.removesuffix("\r").split("\r")]
+
+
+COUNT = sample("sysmex-xn", "patient_cbc_diff.astm")
+CHEMISTRY = sample("generic-astm", "patient_chem.astm")  # its potassium is held
+
+
+def test_a_full_count_is_explained_on_one_screen(screen: Screen) -> None:
+    """Each result has its own bytes beside it, in the order in which they are sent."""
+    lines = screen("sysmex-xn", COUNT)
+    segments = sent("sysmex-xn", COUNT)
+    assert len(lines) <= 42
+    assert max(map(len, lines)) <= 180
+    shown = [line for line in lines if any(line.endswith(segment) for segment in segments)]
+    assert [line[-len(segment) :] for line, segment in zip(shown, segments, strict=True)] == segments
+    for line, segment in zip(shown, segments, strict=True):
+        beside = line.removesuffix(segment).split()
+        if segment.startswith("OBX"):
+            assert segment.split("|")[3].startswith(f"{beside[0]}^")
+            assert beside[-1] == "release"
+        else:
+            assert beside == []
+    assert [line for line in lines if "Left_Shift?" in line] == [
+        line for line in lines if line.startswith("ignored: Left_Shift? 0, ")
+    ]
+
+
+@pytest.mark.parametrize("terminal", [True, False])
+@pytest.mark.parametrize("width", [20, 100, 180])
+@pytest.mark.parametrize(
+    ("profile", "file"),
+    [
+        ("sysmex-xn", "patient_cbc_diff.astm"),
+        ("generic-astm", "patient_chem.astm"),
+        ("generic-astm", "two_patients.astm"),
+        ("mindray-bc", "patient_cbc_diff.hl7"),
+    ],
+)
+def test_every_segment_is_one_whole_line(screen: Screen, profile: str, file: str, width: int, terminal: bool) -> None:
+    """No width folds or crops what is sent: the terminal itself goes on in its next line."""
+    lines = screen(profile, sample(profile, file), width=width, terminal=terminal)
+    segments = sent(profile, sample(profile, file))
+    ends = [line for line in lines if line.endswith(tuple(segments))]
+    assert len(ends) == len(segments) > 0
+    assert all(line.endswith(segment) for line, segment in zip(ends, segments, strict=True))
+    assert (ends == segments) is (width < 180 or not terminal)
+
+
+@pytest.mark.parametrize("width", [100, 180])
+def test_a_held_result_has_a_reason_and_no_bytes(screen: Screen, width: int) -> None:
+    [line] = [line for line in screen("generic-astm", CHEMISTRY, width=width) if line.startswith("K ")]
+    assert line.endswith("hold    6.90 mmol/L is critical")
+
+
+def test_a_reason_that_all_results_share_is_told_once(screen: Screen) -> None:
+    lines = screen("sysmex-xn", sample("sysmex-xn", "odd_no_result.astm"))
+    assert "\n".join(lines).count("the specimen id is a counted number, not a barcode") == 1
+    reasons = {line.split()[0]: line.partition("hold")[2].strip() for line in lines if " hold" in line}
+    assert (reasons["WBC"], reasons["RBC"]) == ("the analyzer gave no result: ++++", "")
+
+
+def test_columns_that_are_empty_throughout_are_left_out(screen: Screen) -> None:
+    lines = screen("generic-astm", sample("generic-astm", "qc_o12.astm"))
+    assert [line.split() for line in lines if "code" in line] == [["code", "value", "unit", "test", "reported", "verdict"]]
+
+
+def test_what_two_destinations_get_stands_below_the_results(screen: Screen, tmp_path: Path) -> None:
+    more = '[[destination]]\nname = "ward"\nprotocol = "hl7v2"\nconnect = "127.0.0.1:6662"\noru = {version = "2.3.1"}\n'
+    more += '[[route]]\nto = "ward"\n'
+    (tmp_path / "two.toml").write_text(EXAMPLE.read_text("utf-8") + more, "utf-8")
+    (tmp_path / "a.hl7").write_bytes(MESSAGE)
+    lines = screen("generic-hl7", tmp_path / "a.hl7", settings=tmp_path / "two.toml", width=250)
+    titles = [n for n, line in enumerate(lines) if line.startswith(("to his: ", "to ward: "))]
+    assert [line[:3] for line in lines[titles[0] :]] == ["to ", "MSH", "OBR", "OBX", "SPM", "to ", "MSH", "OBR", "OBX"]
+    for n, version in zip(titles, ("2.5.1", "2.3.1"), strict=True):
+        assert f"|P|{version}" in lines[n + 1]
+    [row] = [line for line in lines[: titles[0]] if line.startswith("2823-3 ")]
+    assert row.rstrip().endswith("release")
+
+
+@pytest.mark.parametrize("width", [80, 180])
+def test_bytes_are_shown_as_they_are(screen: Screen, tmp_path: Path, width: int) -> None:
+    """Control characters are visible, the character set is the destination's, nothing is taken for markup."""
+    fields = 'charset = "GBK"\nfields = {"MSH-4" = "a\\u001b[2J:cd: [bold]\\u3000王"}'
+    settings = EXAMPLE.read_text("utf-8").replace('charset = "UTF-8"', fields, 1)
+    (tmp_path / "gbk.toml").write_text(settings, "utf-8")
+    (tmp_path / "a.hl7").write_bytes(MESSAGE)
+    told = "\n".join(screen("generic-hl7", tmp_path / "a.hl7", settings=tmp_path / "gbk.toml", width=width))
+    assert "MSH|^~\\&|labbridge|a\\x1b[2J:cd: [bold]\\u3000王|||" in told
+    assert " bytes of gbk, CR after each segment; hl7apy: valid" in told
+
+
+def test_results_that_read_alike_each_have_a_segment_of_their_own(tmp_path: Path) -> None:
+    """Also when the hospital has one code for both, and its own words in OBX."""
+    fields = 'units = "ucum"\nfields = {"OBX-3" = "CODE", "OBX-4" = "{specimen.id}-{message.time}"}'
+    (tmp_path / "one.toml").write_text(EXAMPLE.read_text("utf-8").replace('units = "ucum"', fields, 1), "utf-8")
+    tried = Trial(*trial_settings(config.load(tmp_path / "one.toml"), "generic-hl7", ""))
+    more = b"OBX|2|NM|14749-6||4.1|mmol/L|||||F|||20261121101000\r"
+    [outcome] = try_file(tried, MESSAGE + more, NOW).outcomes
+    [out] = outcome.outgoing
+    codec, segments = tried.segments(outcome, out)
+    assert "".join(f"{segment}\r" for segment, _ in segments).encode(codec) == out.payload
+    assert [one and one.test for segment, one in segments] == [None, None, "K", None, None, "GLU", None]
 
 
 # -- cases beside profiles -------------------------------------------------------------------------------------------

@@ -3,6 +3,8 @@
 import getpass
 import os
 import time
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -53,19 +55,24 @@ def _alone(settings: Settings, path: Path, request: Request) -> dict[str, Any]:
     except revision.RevisionError as error:
         fail(str(error), CONFIGURATION)
     moment = Moment.of(time.time(), compiled.zone, os.urandom)
-    try:
-        store = Store(settings.store.url)
-        store.open()
+    with _writing(settings, 30) as store:
         try:
-            store.wait_ready(30)
             done = store.call(lambda tx: command(tx, compiled, moment, request, getpass.getuser()))
-        finally:
-            store.close()
-    except CommandError as error:
-        return {"ok": False, "error": str(error)}
+        except CommandError as error:
+            return {"ok": False, "error": str(error)}
+    return {"ok": True, "said": done.said}
+
+
+@contextmanager
+def _writing(settings: Settings, seconds: float) -> Iterator[Store]:
+    """The store, for writing; exit status 1 where it cannot be had within so many seconds."""
+    try:
+        with closing(Store(settings.store.url)) as store:
+            store.open()
+            store.wait_ready(seconds)
+            yield store
     except StoreError as error:
         fail(str(error))
-    return {"ok": True, "said": done.said}
 
 
 def release(
@@ -138,11 +145,6 @@ def resume(destination: Annotated[str, typer.Argument()], config: ConfigFile = D
 def migrate(config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Bring the database to this version (the daemon does so itself when it starts)."""
     settings = settings_of(config)
-    try:
-        store = Store(settings.store.url)
-        store.open()
-        store.wait_ready(60)
-        store.close()
-    except StoreError as error:
-        fail(str(error))
+    with _writing(settings, 60):
+        pass
     console.print(f"{settings.store}: up to date", markup=False)

@@ -12,6 +12,7 @@ from rich.console import Console
 
 from labbridge import config
 from labbridge.config import Settings
+from labbridge.model import named
 
 FAILED, USAGE, CONFIGURATION = 1, 2, 78
 
@@ -39,10 +40,9 @@ def settings_of(path: Path) -> Settings:
 
 def print_json(value: Any) -> None:
     """One JSON object on a line of its own."""
-    sys.stdout.write(msgspec.json.encode(value).decode() + "\n")
+    sys.stdout.write(msgspec.json.encode(named(value)).decode() + "\n")
 
 
 def local(microseconds: int, settings: Settings) -> str:
     """A stored time as the laboratory's clock shows it."""
-    moment = datetime.fromtimestamp(microseconds / 1e6, ZoneInfo(settings.site.timezone))
-    return moment.strftime("%Y-%m-%d %H:%M:%S")
+    return datetime.fromtimestamp(microseconds / 1e6, ZoneInfo(settings.site.timezone)).strftime("%Y-%m-%d %H:%M:%S")

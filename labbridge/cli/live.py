@@ -1,7 +1,6 @@
 """What `labbridge run --simulate` shows: a live table on a terminal, elsewhere a plain line every few seconds."""
 
 import time
-from collections.abc import Iterable
 from typing import Any
 
 from rich.console import Group
@@ -86,11 +85,7 @@ def _table(*columns: str, left: int) -> Table:
 
 
 def _row(table: Table, *cells: Any) -> None:
-    table.add_row(*_texts(cells))
-
-
-def _texts(cells: Iterable[Any]) -> Iterable[Text]:
-    return (cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells)
+    table.add_row(*(cell if isinstance(cell, Text) else Text(str(cell)) for cell in cells))
 
 
 def _warn(count: int, style: str) -> Text:

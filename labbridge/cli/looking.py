@@ -1,6 +1,5 @@
 """Commands that look and change nothing: pending, queue list, trace, verify. They read the store beside the daemon."""
 
-import json as jsonlib
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -12,7 +11,8 @@ from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
-from labbridge import model, pipeline
+from labbridge import model
+from labbridge.batch import past_of
 from labbridge.cli.common import DEFAULT_CONFIG, AsJson, ConfigFile, console, fail, local, print_json, settings_of
 from labbridge.config import Settings
 from labbridge.model import Decided, Reason, Report
@@ -35,12 +35,6 @@ def _reading(settings: Settings) -> Iterator[Reader]:
         fail(str(error))
 
 
-def _report(row: Any) -> tuple[Report, tuple[Decided, ...]]:
-    """A stored report and its verdicts as they stand."""
-    report = model.decode(row.document, Report)
-    return report, pipeline.standing(model.decode(document, model.Decision) for document in row.decisions)
-
-
 def _plain(row: Any) -> dict[str, Any]:
     """What a person or a program can read of a row."""
     return {name: value for name, value in asdict(row).items() if isinstance(value, str | int) and value != ""}
@@ -61,14 +55,14 @@ def pending(limit: Limit = 100, chinese: InChinese = False, json: AsJson = False
         reports, messages = reader.pending(limit), reader.unsettled(limit)
     table = _table("specimen", "analyzer", "received", "test", "value", "why")
     for row in reports:
-        report, standing = _report(row)
-        held = [one for one in standing if one.verdict.action == "hold"]
+        past = past_of(row)
+        report, held = past.report, [one for one in past.decided if one.verdict.action == "hold"]
         if json:
             print_json(_plain(row) | {"reasons": report.problems, "results": held})
         else:
             _show_held(table, (row.specimen or "(none)", row.analyzer, local(row.at, settings)), report, held, language)
     for message in messages:
-        note = [Reason(**one) for one in jsonlib.loads(message.note or "[]")]
+        note = model.decode(message.note.encode() or b"[]", list[Reason])
         if json:
             print_json(_plain(message) | {"note": note})
         else:

@@ -5,6 +5,7 @@ import logging
 import sys
 import time
 from collections.abc import Callable
+from datetime import UTC
 from pathlib import Path
 from typing import Annotated, Any, TextIO, cast
 
@@ -14,7 +15,7 @@ import typer
 from labbridge import daemon as daemons
 from labbridge import profiles, revision
 from labbridge.cli import live
-from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, FAILED, ConfigFile, console, errors, fail, settings_of
+from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, ConfigFile, console, errors, fail, settings_of
 from labbridge.config import Settings
 from labbridge.daemon import Daemon
 from labbridge.links.tcp import ListenError
@@ -45,10 +46,10 @@ def run(
 
     try:
         status = daemons.run(settings, config, started)
-    except revision.RevisionError as error:
+    except (revision.RevisionError, ListenError) as error:
         fail(str(error), CONFIGURATION)
-    except (ListenError, StoreError) as error:
-        fail(str(error), CONFIGURATION if isinstance(error, ListenError) else FAILED)
+    except StoreError as error:
+        fail(str(error))
     raise typer.Exit(status)
 
 
@@ -91,20 +92,14 @@ def _simulators(daemon: Daemon, rate: float) -> None:
     for destination in settings.destinations:
         Hospital(daemon.reactor, destination.connect.host, destination.connect.port).start()
     for analyzer in settings.analyzers:
-        if analyzer.listen is None:
+        at = analyzer.listen
+        if at is None:
             continue
         rules = daemon.revision.analyzers[analyzer.name]
         profile, samples = sample_folder(analyzer.profile, revision.folders(settings, "analyzers"))
+        ranges = ranges_of(daemon.revision.catalogue, rules.codes, time.time())
         AnalyzerSimulator(
-            daemon.reactor,
-            profile,
-            samples,
-            host=analyzer.listen.host,
-            port=analyzer.listen.port,
-            zone=rules.zone,
-            ranges=ranges_of(daemon.revision.catalogue, rules.codes, time.time()),
-            rate=rate,
-            critical=CRITICAL_SHARE,
+            daemon.reactor, profile, samples, at.host, at.port, rules.zone, ranges, rate=rate, critical=CRITICAL_SHARE
         ).start()
 
 
@@ -122,8 +117,7 @@ def _alone(start: Callable[[Any], Callable[[], str]]) -> None:
 
     reactor: Any = the_reactor
     say = start(reactor)
-    loop = LoopingCall(lambda: errors.print(say(), markup=False))
-    loop.start(live.PLAIN_SECONDS, now=False)
+    LoopingCall(lambda: errors.print(say(), markup=False)).start(live.PLAIN_SECONDS, now=False)
     with contextlib.suppress(KeyboardInterrupt):
         reactor.run()
     console.print(say(), markup=False)
@@ -145,8 +139,6 @@ def simulate_analyzer(
     folder: Annotated[Path | None, typer.Option("--analyzers", help="A folder of your own profiles.")] = None,
 ) -> None:
     """An analyzer that plays its profile's samples with fresh specimen ids, times and values."""
-    from zoneinfo import ZoneInfo
-
     from labbridge.simulators import AnalyzerSimulator
 
     folders = [f for f in (folder, revision.packaged("analyzers")) if f is not None]
@@ -158,16 +150,7 @@ def simulate_analyzer(
 
     def start(reactor: Any) -> Callable[[], str]:
         simulator = AnalyzerSimulator(
-            reactor,
-            loaded,
-            samples,
-            host=host,
-            port=port,
-            zone=ZoneInfo("UTC"),
-            rate=rate,
-            count=count or None,
-            seed=seed or None,
-            finished=reactor.stop,
+            reactor, loaded, samples, host, port, UTC, rate=rate, count=count or None, seed=seed or None, finished=reactor.stop
         )
         simulator.start()
         return lambda: f"sent {simulator.sent} acknowledged {simulator.acknowledged} refused {simulator.refused}"

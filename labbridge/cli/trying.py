@@ -4,18 +4,17 @@ import shutil
 import time
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
-from rich.table import Table
 from rich.text import Text
 
 from labbridge import profiles, revision
 from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, AsJson, ConfigFile, console, fail, print_json, settings_of
 from labbridge.formats.validity import validity
-from labbridge.model import Decided, Report
-from labbridge.pipeline import Revision
-from labbridge.trial import Trial, cases, trial_settings, try_file
+from labbridge.model import Decided, Result, Verdict
+from labbridge.pipeline import Outcome
+from labbridge.trial import Found, Trial, cases, trial_settings, try_file
 from labbridge.verification.reasons import Language, render_all
 
 STYLES = {"release": "green", "hold": "bold yellow", "ignore": "dim", "superseded": "magenta", "rejected": "red"}
@@ -64,59 +63,82 @@ def try_(
         if json:
             print_json(found.as_json(str(file)))
         else:
-            _show(file, found, trial.revision, trial.settings.site.language)
+            _show(file, found, trial)
     if unread:
         raise typer.Exit(1)
 
 
-def _show(file: Path, found: Any, compiled: Revision, language: Language) -> None:
+def _show(file: Path, found: Found, trial: Trial) -> None:
     """One screen about one file."""
-    console.rule(str(file))
-    for note in found.notes:
-        console.print(f"note: {note}", markup=False, style="yellow")
+    console.rule(_text(str(file)))
+    _say(*(_text(f"note: {note}", "yellow") for note in found.notes))
     if found.error:
-        console.print(f"not read: {found.error}", markup=False, style="bold red")
-    for query in found.queries:
-        console.print(f"a query for orders: {', '.join(query.specimens) or 'all'}", markup=False)
+        _say(_text(f"not read: {found.error}", "bold red"))
+    _say(*(_text(f"a query for orders: {', '.join(query.specimens) or 'all'}") for query in found.queries))
     for outcome in found.outcomes:
-        _show_report(outcome.report, outcome.decision.results, outcome.state, language)
+        payloads = []
         for out in outcome.outgoing:
-            console.print(f"\nto [bold]{out.destination}[/] ({len(out.payload)} bytes):")
-            console.print(_printable(out.payload), markup=False)
-            console.print(f"hl7apy: {validity(out.payload)}", style="dim", markup=False)
-        if not outcome.outgoing:
-            console.print("nothing is sent", style="dim")
+            codec, sent = trial.segments(outcome, out)
+            title = f"to {out.destination}: {len(out.payload)} bytes of {codec}, CR after each segment"
+            payloads.append((f"{title}; hl7apy: {validity(out.payload, codec)}", sent))
+        _show_sent(_show_report(outcome, trial.settings.site.language), payloads)
 
 
-def _show_report(report: Report, decided: Sequence[Decided], state: str, language: Language) -> None:
-    patient = report.patient
+def _show_report(outcome: Outcome, language: Language) -> dict[int, list[Text]]:
+    """Shows what can be said in a line about a report; returns a row for every other result, by its index."""
+    report, patient = outcome.report, outcome.report.patient
+    rest = [one for one in outcome.decision.results if one.verdict != Verdict("ignore")]  # by the map, which gives no reason
+    shared = [r for one in rest[:1] for r in one.verdict.reasons if all(r in other.verdict.reasons for other in rest)]
+    own = {one.index: [reason for reason in one.verdict.reasons if reason not in shared] for one in rest}
+    why = f"{outcome.state}: {render_all((*report.problems, *shared), language)}".removesuffix(": ")
     who = f"  patient {patient.id} {patient.sex} {patient.birth}".rstrip() if patient.id or patient.sex else ""
-    console.print(f"specimen [bold]{report.specimen.id or '(none)'}[/]  role {report.role}  [bold]{state}[/]{who}")
-    if report.problems:
-        console.print(render_all(report.problems, language), style="bold yellow", markup=False)
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name, side in (("code", "left"), ("sent", "right"), ("unit", "left"), ("flags", "left"), ("test", "left")):
-        table.add_column(name, justify="right" if side == "right" else "left")
-    for name in ("reported", "", "verdict", "why"):
-        table.add_column(name, justify="right" if name == "reported" else "left")
-    for one in decided:
-        result = report.results[one.index]
-        table.add_row(
-            Text(result.code),
-            Text(result.value[:24]),
-            Text(result.unit),
-            Text(" ".join(result.flags)),
-            Text(one.test or "-"),
-            Text(f"{one.value} {one.print_unit}".strip()),
-            Text(one.flag if one.flag != "N" else "", style="bold"),
-            Text(one.verdict.action, style=STYLES[one.verdict.action]),
-            Text(render_all(one.verdict.reasons, language)),
-        )
-    console.print(table)
+    nothing = "" if outcome.outgoing else "  nothing is sent"
+    _say(_text(f"specimen {report.specimen.id or '(none)'}  role {report.role}{who}  {why}{nothing}", "bold"))
+    extra = [" ".join(filter(None, (r.code, r.value[:24], r.unit, *r.flags))) for n, r in enumerate(report.results) if n not in own]
+    if extra:
+        _say(_text(f"ignored: {', '.join(extra)}", "dim"))
+    return {one.index: _row(report.results[one.index], one, render_all(own[one.index], language)) for one in rest}
 
 
-def _printable(payload: bytes) -> str:
-    return payload.decode("utf-8", "backslashreplace").replace("\r", "\n").rstrip("\n")
+def _row(result: Result, one: Decided, why: str) -> list[Text]:
+    texts = [result.code, result.value[:24], result.unit, " ".join(result.flags), one.test or "-"]
+    texts += [f"{one.value} {one.print_unit}" if one.value else "", one.flag.strip("N"), one.verdict.action, why]
+    return [_text(text, STYLES[one.verdict.action]) for text in texts]
+
+
+def _show_sent(rows: dict[int, list[Text]], payloads: Sequence[tuple[str, Sequence[tuple[str, Decided | None]]]]) -> None:
+    """The results, each beside its bytes where there is one payload and the terminal is wide enough; else one below the other."""
+    if len(payloads) == 1 and console.is_terminal:
+        [(title, sent)], stay = payloads, dict(rows)
+        beside = [[*(stay.pop(one.index)[:-1] if one else map(Text, [""] * 8)), _text(line)] for line, one in sent]
+        lines = _table(title, [*beside, *stay.values()])
+        if max(line.cell_len for line in lines) <= console.width:
+            return _say(*lines)
+    _say(*_table("why", list(rows.values())))
+    for title, sent in payloads:
+        console.print(_text(title, "bold"), *(_text(segment) for segment, _ in sent), sep="\n")
+
+
+def _table(last: str, rows: Sequence[Sequence[Text]]) -> list[Text]:
+    """The lines of a table, without the columns that are empty throughout; ``last`` heads the last column."""
+    heads = [_text(name, "bold") for name in ("code", "value", "unit", "", "test", "reported", "", "verdict", last)]
+    columns = [column for column in zip(heads, *rows, strict=True) if any(cell.plain for cell in column[1:])]
+    for column in columns[:-1]:
+        width, right = max(cell.cell_len for cell in column), column[0].plain in ("value", "reported")
+        for cell in column:
+            cell.align("right" if right else "left", width)
+    return [Text(" ").join(cells) for cells in zip(*columns, strict=True)]
+
+
+def _say(*lines: Text) -> None:
+    """Prints words and tables; what is wider than a terminal goes on in its next line at a blank."""
+    for line in lines:
+        console.print(line, soft_wrap=not console.is_terminal)
+
+
+def _text(text: str, style: str = "") -> Text:
+    """The text with what a terminal would obey or hide written as an escape."""
+    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text), style)
 
 
 def test(

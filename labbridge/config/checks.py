@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator, Sequence
 
-from labbridge.config.reading import KeyPath, Mistake
+from labbridge.config.reading import Mistake
 from labbridge.config.settings import Address, Analyzer, Destination, Settings
 
 _SOCKET_PATH_BYTES = 107  # sun_path of Linux without its end
@@ -42,12 +42,9 @@ def _routes(settings: Settings) -> Iterator[Mistake]:
 
 
 def _ports(settings: Settings) -> Iterator[Mistake]:
-    listeners: list[tuple[KeyPath, Address | None]] = [
-        *((("analyzer", index, "listen"), analyzer.listen) for index, analyzer in enumerate(settings.analyzers)),
-        (("http", "listen"), settings.http.listen),
-    ]
+    analyzers = ((("analyzer", index, "listen"), analyzer.listen) for index, analyzer in enumerate(settings.analyzers))
     taken: list[Address] = []
-    for at, address in listeners:
+    for at, address in (*analyzers, (("http", "listen"), settings.http.listen)):
         if address is not None:
             for other in taken:
                 if address.port == other.port and (address.host == other.host or _EVERYWHERE & {address.host, other.host}):

@@ -12,6 +12,7 @@ import tomllib
 import urllib.parse
 import zoneinfo
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from types import NoneType
 from typing import Any, Literal, get_args, get_origin
@@ -146,13 +147,10 @@ def _database(text: str) -> str:
     return f"postgresql+psycopg://{rest}"
 
 
-def _fits(pattern: str) -> Callable[[str], str]:
-    def read(text: str) -> str:
-        if not re.fullmatch(pattern, text):
-            raise ValueError
-        return text
-
-    return read
+def _fitting(pattern: str, text: str) -> str:
+    if not re.fullmatch(pattern, text):
+        raise ValueError
+    return text
 
 
 # The type in TOML, what is expected, and what makes it a value; its ValueErrors without text are said by "expected".
@@ -160,7 +158,7 @@ _LEAVES: dict[Any, tuple[type, str, Callable[[Any], Any]]] = {
     str: (str, "text in quotes", str),
     bool: (bool, "true or false", bool),
     Path: (str, "a path in quotes", str),
-    kinds.Name: (str, 'a name of letters, digits, . _ - such as "analyzer-1"', _fits(r"[\w.-]{1,40}")),
+    kinds.Name: (str, 'a name of letters, digits, . _ - such as "analyzer-1"', partial(_fitting, r"[\w.-]{1,40}")),
     kinds.Duration: (str, 'a duration such as "30s", "10m" or "72h"', duration),
     kinds.Wait: (str, '"send" or a wait such as "wait:30m"', _wait),
     kinds.Count: (int, "a whole number from 1 to 1000", _count),
@@ -169,8 +167,8 @@ _LEAVES: dict[Any, tuple[type, str, Callable[[Any], Any]]] = {
     kinds.Regex: (str, "a regular expression in single quotes such as '^[0-9]{8,14}$'", lambda text: re.compile(text).pattern),
     kinds.Zone: (str, 'a time zone such as "Asia/Shanghai"', lambda text: zoneinfo.ZoneInfo(text).key),
     kinds.Charset: (str, 'a character set such as "UTF-8" or "GB18030"', lambda text: "A".encode(text) and text),
-    kinds.Field: (str, 'a field of HL7 such as "OBR-3"', _fits(r"[A-Z][A-Z0-9]{2}-[1-9][0-9]?")),
-    kinds.Segment: (str, 'a segment of HL7 such as "ZLB|{specimen.id}"', _fits(r"[A-Z][A-Z0-9]{2}\|.*")),
+    kinds.Field: (str, 'a field of HL7 such as "OBR-3"', partial(_fitting, r"[A-Z][A-Z0-9]{2}-[1-9][0-9]?")),
+    kinds.Segment: (str, 'a segment of HL7 such as "ZLB|{specimen.id}"', partial(_fitting, r"[A-Z][A-Z0-9]{2}\|.*")),
     kinds.DatabaseUrl: (str, '"sqlite:///labbridge.db" or "postgresql+psycopg://user:password@host/labbridge"', _database),
 }
 

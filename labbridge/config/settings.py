@@ -199,10 +199,8 @@ class Settings(Setting, frozen=True, rename={"analyzers": "analyzer", "destinati
         """The rules in normal form (sorted JSON), for the revision: what shapes a result, no address and no secret."""
         rules = {
             "site": self.site,
-            "analyzers": [{name: getattr(analyzer, name) for name in _ANALYZER_RULES} for analyzer in self.analyzers],
-            "destinations": [
-                {name: getattr(destination, name) for name in _DESTINATION_RULES} for destination in self.destinations
-            ],
+            "analyzers": [{name: getattr(one, name) for name in _ANALYZER_RULES} for one in self.analyzers],
+            "destinations": [{name: getattr(one, name) for name in _DESTINATION_RULES} for one in self.destinations],
             "routes": self.routes,
             "verification": self.verification,
         }

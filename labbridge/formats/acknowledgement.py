@@ -49,6 +49,9 @@ def acknowledge(
 
 def read_answer(payload: bytes) -> HisAnswer:
     """A hospital's acknowledgement (MSA, ERR), or one without a code when the bytes are none; never raises."""
+    plain = _ACCEPTED.fullmatch(payload)
+    if plain:  # nearly always
+        return HisAnswer(plain[1].decode(), plain[2].decode())
     try:
         message = er7.parse(charset.decode(payload)[0])
     except RemoteProtocolError:
@@ -66,6 +69,7 @@ def read_answer(payload: bytes) -> HisAnswer:
     return HisAnswer(code, msa.component(2), tuple(known), next(filter(None, texts), ""))
 
 
+_ACCEPTED = re.compile(rb"MSH\|\^~\\&\|[^\r\n]*\rMSA\|([AC]A)\|([0-9A-Za-z._-]+)\|*\r?")
 # HL7 table 0155: which codes are answered.
 _CONDITIONS = {"AL": "AER", "NE": "", "ER": "ER", "SU": "A"}
 # HL7 table 0357, as far as labbridge uses it.

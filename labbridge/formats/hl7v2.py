@@ -108,17 +108,18 @@ def _reader(profile: Profile, delimiters: Delimiters, named: str) -> Reader:
 
 def _walk(lines: Sequence[str], reader: Reader, assembly: Assembly) -> None:
     """Go through the segments of a message and open the levels that they belong to."""
-    record = reader.plain.results.record
+    record, widths = reader.plain.results.record, reader.widths
     early_orc: Fields | None = None  # it came before its OBR
     specimen_first = False
     for line in lines:
         name = line[:3]
-        if name not in reader.widths:
+        if name not in widths:
+            continue
+        if name == record:
+            assembly.result(line)
             continue
         fields = reader.fields(name, line)
-        if name == record:
-            assembly.result(fields)
-        elif name == "NTE":
+        if name == "NTE":
             assembly.notes.append(fields)
         elif name == "OBR":
             assembly.begin(ORDER, name, fields)

@@ -78,13 +78,16 @@ def _read(lines: Sequence[str], profile: Profile, zone: tzinfo, problems: Sequen
     queries: list[Query] = []
     strange, end = False, None if profile.ends_message == "L" else ""
     for line in lines[1:]:
+        name = line.partition(bar)[0].rstrip()
         letter = line[0].upper()
-        fields = reader.fields(letter, bar + line)
-        if letter not in _KNOWN or len(fields[1].rstrip()) > 1:
+        if letter not in _KNOWN or len(name) > 1:
             strange = True
-        elif letter == "R":
-            assembly.result(fields)
-        elif letter == "C":
+            continue
+        if letter == "R":
+            assembly.result(bar + line)
+            continue
+        fields = reader.fields(letter, bar + line)
+        if letter == "C":
             assembly.notes.append(fields)
         elif letter in _LEVELS:
             assembly.begin(_LEVELS[letter], letter, fields)

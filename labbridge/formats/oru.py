@@ -141,7 +141,7 @@ class Writer:
         self._level = tuple(map(int, form.version.split(".")))
         self._tests = {name: self._test(coded) for name, coded in catalogue.items()}
         self._time = lru_cache(maxsize=1024)(partial(_stamp, zone))
-        self._unit = lru_cache(maxsize=1024)(partial(_unit, form.units))
+        self._tail = lru_cache(maxsize=4096)(self._after_value)  # units, flags, ranges: few, and no patient's
 
     def write(
         self, report: Report, decided: Sequence[Decided], *, control_id: str, stamp: str, site: str = "", analyzer: str = ""
@@ -163,11 +163,11 @@ class Writer:
             lines.append(_line(_patient(report.patient), changes))
             if "PV1" in changes:
                 lines.append(_line("PV1|1|U", changes))
-        specimen = _line(_specimen(report.specimen), changes)
+        specimen, request = _line(_specimen(report.specimen), changes), self._request_of(report.specimen)
         for n, group in enumerate(groups.values(), 1):
             if "ORC" in changes:
                 lines.append(_line("ORC|RE", changes))
-            lines.append(_line(self._request(n, group, message), changes))
+            lines.append(_line(request(n, group, message.stamp), changes))
             lines += self._observations(group, message, changes)
             if self._level >= (2, 5):
                 lines.append(specimen)
@@ -187,36 +187,47 @@ class Writer:
             return _Test(own, f"{escape(coded.panel)}^{escape(coded.panel_name)}^L", f"panel {coded.panel}")
         return _Test(own, own, f"test {coded.code}")
 
-    def _request(self, n: int, group: Sequence[tuple[_Test, Decided]], message: Message) -> str:
-        specimen = message.report.specimen
-        when = specimen.collected if _TIME.fullmatch(specimen.collected) else ""
-        if not when:
-            when = self._time(min((one.measured_at for _, one in group if one.measured_at is not None), default=None))
-        kind = escape(specimen.type) if self._level < (2, 5) else ""
-        status = _status({one.status for _, one in group})
+    def _request_of(self, specimen: Specimen) -> Callable[[int, Sequence[tuple[_Test, Decided]], str], str]:
+        """The OBR of each group of a specimen's results."""
+        collected = specimen.collected if _TIME.fullmatch(specimen.collected) else ""
+        name, kind = escape(specimen.id), escape(specimen.type) if self._level < (2, 5) else ""
         required = "||1" if self._level < (2, 3, 1) else ""  # OBR-27: one, the standard's default
-        begin = f"OBR|{n}||{escape(specimen.id)}|{group[0][0].request}|||{when}"
-        return f"{begin}||||||||{kind}|||||||{message.stamp}|||{status}{required}"
+
+        def request(n: int, group: Sequence[tuple[_Test, Decided]], stamp: str) -> str:
+            when = collected
+            if not when:
+                when = self._time(min((one.measured_at for _, one in group if one.measured_at is not None), default=None))
+            status = _status({one.status for _, one in group})
+            return f"OBR|{n}||{name}|{group[0][0].request}|||{when}||||||||{kind}|||||||{stamp}|||{status}{required}"
+
+        return request
 
     def _observations(self, group: Sequence[tuple[_Test, Decided]], message: Message, changes: Changes) -> list[str]:
         lines: list[str] = []
         seen: dict[str, int] = {}
         results = message.report.results if self.form.flags == "analyzer" else None
         ucum = self.form.units == "ucum"
-        equipment = _escaped(message.analyzer) if self._level >= (2, 4) else ""
+        equipment = f"||||{_escaped(message.analyzer)}" if self._level >= (2, 4) and message.analyzer else ""
         always = self.form.version == "2.3.1"  # which requires OBX-4
+        numbered = always or len({one.test for _, one in group}) < len(group)
+        measured, time = None, ""
         for n, (test, one) in enumerate(group, 1):
-            times = seen[one.test] = seen.get(one.test, 0) + 1
-            sub = times if always or times > 1 else ""
+            sub = ""
+            if numbered:
+                times = seen[one.test] = seen.get(one.test, 0) + 1
+                sub = str(times) if always or times > 1 else ""
+            if one.measured_at != measured:
+                measured, time = one.measured_at, self._time(one.measured_at)
             kind, value = _numeric(one.value) if one.kind in _NUMERIC else ("ST", escape(one.value))
-            unit = self._unit(one.unit if ucum else one.print_unit)
             flags = one.flag if results is None else "~".join(map(_escaped, results[one.index].flags))
-            line = (
-                f"OBX|{n}|{kind}|{test.observation}|{sub}|{value}|{unit}|{_escaped(one.reference)}|{flags}|||{one.status}"
-                f"|||{self._time(one.measured_at)}||||{equipment}"
-            )
-            lines.append(_line(line, changes) if changes else line.rstrip("|"))
+            tail = self._tail(one.unit if ucum else one.print_unit, one.reference, flags, one.status)
+            line = f"OBX|{n}|{kind}|{test.observation}|{sub}|{value}|{tail}{time}{equipment}"
+            lines.append(_line(line, changes) if changes or not equipment else line)
         return lines
+
+    def _after_value(self, unit: str, reference: str, flags: str, status: str) -> str:
+        """OBX-6 to OBX-13."""
+        return f"{_unit(self.form.units, unit)}|{_escaped(reference)}|{flags}|||{status}|||"
 
 
 def _template(key: str, text: str) -> Template:

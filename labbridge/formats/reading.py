@@ -20,7 +20,7 @@ from labbridge.formats.values import TYPED, Clock, Memo, classifier, clock_for
 from labbridge.model import Patient, Query, Reading, Reason, Report, Result, Role, Specimen
 from labbridge.profiles import Profile, Rule, Section, Shape
 
-Item = tuple[Fields, list[Fields]]  # a result's own record, and the notes or comments that belong to it
+Item = tuple[str, list[Fields]]  # a result's own record, and the notes or comments that belong to it
 
 NO_RESULTS = Reason("no-results")
 SPECIMEN_CONFLICT = Reason("specimen-conflict")
@@ -28,6 +28,7 @@ _NO_SPECIMEN = Reason("no-specimen")
 _PATIENT_CONFLICT = Reason("patient-conflict")
 _NO_CODE = Reason("no-code")
 _BAD_TIME = Reason("bad-time")
+_REMEMBERED, _LONGEST = 8192, 300  # records, and the characters of one
 _SEXES = {"M": "M", "F": "F", "MALE": "M", "FEMALE": "F", "男": "M", "女": "F"}
 _BIRTH = re.compile("[0-9]{4}(?:[0-9]{2}){0,2}")
 _IDENTITY = ("id", "family", "given", "birth", "sex")
@@ -49,13 +50,11 @@ class Reader:
         )
         self._cancelled = rules.text(profile.query.get("cancel", ()))
         self.widths = rules.widths
-        self._separator = rules.delimiters.field
+        self.separator = rules.delimiters.field
 
     def fields(self, name: str, line: str) -> Fields:
         """The fields of a segment, made as many as any rule reads of it."""
-        fields = line.split(self._separator)
-        missing = self.widths.get(name, 0) + 1 - len(fields)
-        return fields + [""] * missing if missing > 0 else fields
+        return padded(line.split(self.separator), self.widths.get(name, 0))
 
     def query(self, scope: Scope) -> tuple[Query, ...]:
         """What is asked for here; nothing when the analyzer takes its last query back."""
@@ -114,11 +113,13 @@ class ResultReader:
     """The hot path: the records of one order, each with its notes, to Results.
 
     What reads of the record neither value nor time is worked out once for the texts that stand where it looks (code,
-    unit, flags …), since these come again and again.
+    unit, flags …), since these come again and again. And so do whole records, but for their time: what was made of one is
+    remembered by what stands before and behind its time, where no rule looks at the time for anything else.
     """
 
     def __init__(self, profile: Profile, section: Section, rules: Rules, note: str) -> None:
         self._profile, self._delimiters, self._note = profile, rules.delimiters, note
+        self._widths = rules.widths
         self.record = record = section["record"]
         own = {word: _of_notes(rule, note, False) for word, rule in section.items() if word != "record"}
         places = {word: {path[:2] for each in rule for path in each.paths} for word, rule in own.items()}
@@ -135,6 +136,10 @@ class ResultReader:
         # Of the record at least two fields, OBX-2 among them, so that itemgetter gives a tuple.
         self._inner = sorted({(record, 0), (record, 2 if record == "OBX" else 1)} | {each for each in read if each[0] == record})
         self._outer = sorted(read.difference(self._inner))
+        self._pick = itemgetter(*(field for _, field in self._inner))
+        times = [] if self._others or places["value"] & places["measured"] else places["measured"]
+        self._times = [field for segment, field in times if segment == record]
+        self._seen: dict[tuple[str, str, tuple[str, ...]], tuple[Result, int]] = {}
         self._known = Memo(self._work_out)
         self._understood = Memo(classifier(profile.values))
         self._find_alarms, self._find_comments = (
@@ -159,27 +164,55 @@ class ResultReader:
 
     def read(self, scope: Scope, clock: Clock, items: Sequence[Item]) -> list[Result]:
         """The results of the order that a scope is of."""
-        record, known_by, understood, others = self.record, self._known, self._understood, self._others
-        find_value, find_measured = self._value, self._measured
-        pick = itemgetter(*(field for _, field in self._inner))
-        around = tuple(scope[segment][field] for segment, field in self._outer)
+        seen, others = self._seen, self._others
+        around = tuple([scope[segment][field] for segment, field in self._outer])
+        time, written, measured, at, bad = 0, "", "", None, False
         results = []
-        for fields, notes in items:
-            scope[record] = fields
-            known, typed = known_by[pick(fields) + around]
-            if typed:
-                value, kind, number, comparator = typed(fields[5], self._delimiters, understood.__getitem__)
-            else:
-                value, kind, number, comparator = understood[find_value(scope)]
-            measured = find_measured(scope)
-            at, bad = clock[measured]
-            result = replace(known, value=value, kind=kind, number=number, comparator=comparator, measured=measured, measured_at=at)
+        for line, notes in items:
+            known, place = None, 0
+            if time:  # the record before has one: nearly always this one's too
+                before, _, behind = line.partition(written)
+                known, place = seen.get((before, behind, around), (None, 0))
+            if known is None or place != time:
+                scope[self.record] = fields = self.fields(line)
+                known = self._read(scope, around)
+                measured = self._measured(scope)
+                at, bad = clock[measured]
+                times = [field for field in self._times if fields[field]]
+                time, written = (times[0], fields[times[0]]) if len(times) == 1 else (0, "")
+                if time:
+                    self._remember(known, line, time, written, around)
+            result = replace(known, measured=measured, measured_at=at)
             if others:
                 result = replace(result, **{word: find(scope) for word, find in others.items()})
             if notes or bad or result.comments or result.alarms or not result.code:
+                scope[self.record] = self.fields(line)
                 result = self._finish(result, bad, scope, notes)
             results.append(result)
         return results
+
+    def fields(self, line: str) -> Fields:
+        """The fields of a record, made as many as any rule reads of it."""
+        return padded(line.split(self._delimiters.field), self._widths[self.record])
+
+    def _read(self, scope: Scope, around: tuple[str, ...]) -> Result:
+        """The result of a record, but for its time."""
+        fields = scope[self.record]
+        known, typed = self._known[self._pick(fields) + around]
+        if typed:
+            value, kind, number, comparator = typed(fields[5], self._delimiters, self._understood.__getitem__)
+        else:
+            value, kind, number, comparator = self._understood[self._value(scope)]
+        return replace(known, value=value, kind=kind, number=number, comparator=comparator)
+
+    def _remember(self, result: Result, line: str, time: int, written: str, around: tuple[str, ...]) -> None:
+        """Keeps what was made of a record by what stands before and behind its time, which is the whole of a field."""
+        before, _, behind = line.partition(written)
+        bar = self._delimiters.field
+        if before.count(bar) == time and before[-1] == bar and behind[:1] in (bar, "") and len(line) <= _LONGEST:
+            if len(self._seen) >= _REMEMBERED:
+                self._seen.clear()
+            self._seen[before, behind, around] = result, time
 
     def _finish(self, result: Result, bad_time: bool, scope: Scope, notes: Sequence[Fields]) -> Result:
         """Adds what the notes say (one that tells an alarm is no comment), and what is wrong with the result."""
@@ -197,6 +230,12 @@ class ResultReader:
             comments=tuple(comments),
             problems=(*([] if result.code else [_NO_CODE]), *([_BAD_TIME] if bad_time else [])),
         )
+
+
+def padded(fields: Fields, width: int) -> Fields:
+    """The fields of a segment, made as many as any rule reads of it."""
+    missing = width + 1 - len(fields)
+    return fields + [""] * missing if missing > 0 else fields
 
 
 def _of_notes(rule: Rule, note: str, wanted: bool) -> Rule:
@@ -247,12 +286,14 @@ class Assembly:
         self.notes = self.level.notes
         self._levels.append(self.level)
 
-    def result(self, fields: Fields) -> None:
+    def result(self, line: str) -> None:
         """A result of the order that is open."""
-        if self.level.depth < ORDER:
+        level = self.level
+        if level.depth < ORDER:
             self.begin(ORDER, "", [])
+            level = self.level
         self.notes = []
-        self.level.items.append((fields, self.notes))
+        level.items.append((line, self.notes))
 
     def finish(self, depth: int) -> None:
         """Closes what is open at this depth and below. An order joins the report of its specimen."""
@@ -305,7 +346,8 @@ class Assembly:
         draft.comments += shape.comments(scope, order.notes)
         results, items = shape.results, order.items
         if results.record != plain.results.record:  # the order itself is the result, unless results were sent with it
-            results, items = (plain.results, items) if items else (results, [(scope[results.record], [])])
+            own = self._reader.separator.join(scope[results.record])
+            results, items = (plain.results, items) if items else (results, [(own, [])])
         draft.results += results.read(scope, self._clock, items)
 
 

@@ -7,7 +7,7 @@ tests.csv that are not known here hold hospitals' codes: a destination names its
 import re
 from bisect import bisect_right
 from collections.abc import Callable, Mapping, Sequence
-from functools import lru_cache, partial
+from functools import cache, lru_cache
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
@@ -54,18 +54,6 @@ class Panel(msgspec.Struct, frozen=True):
     tests: tuple[str, ...]
 
 
-class _Patient(dict[str, Limits | None]):
-    """The limits of all tests that were asked for, for one sex, age and specimen type."""
-
-    def __init__(self, catalogue: "Catalogue", *patient: Any) -> None:
-        super().__init__()
-        self._catalogue, self._patient = catalogue, patient
-
-    def __missing__(self, test: str) -> Limits | None:
-        self[test] = found = self._catalogue.limits(test, *self._patient)
-        return found
-
-
 class Catalogue:
     """Tests by code, panels by code, and the limits; immutable.
 
@@ -82,7 +70,8 @@ class Catalogue:
         self.notices = tuple(notice for table in tables for notice in table.notices)
         self._limits = {test: LimitTable(rows) for test, rows in limits.items()}
         self._ages = sorted({0}.union(*(table.ages for table in self._limits.values())))
-        self._patients = lru_cache(maxsize=256)(partial(_Patient, self))
+        # For a sex, age and specimen type: the limits of every test that was asked for.
+        self._patients = lru_cache(maxsize=256)(lambda *patient: cache(lambda test: self.limits(test, *patient)))
         self._panels_of = {test: tuple(name for name, panel in panels.items() if test in panel.tests) for test in tests}
 
     def limits(self, test: str, sex: str, age_days: int | None, specimen: str = "") -> Limits | None:
@@ -94,7 +83,7 @@ class Catalogue:
         """``limits`` of any test for one patient and specimen: looked up once, however many results there are."""
         if age_days is not None and age_days >= 0:  # the youngest of an age between two limits stands for all
             age_days = self._ages[bisect_right(self._ages, age_days) - 1]
-        return self._patients(sex, age_days, specimen).__getitem__
+        return self._patients(sex, age_days, specimen)
 
     def panels_of(self, test: str) -> tuple[str, ...]:
         """The codes of the panels that a test belongs to."""
@@ -174,13 +163,11 @@ def loinc_mistake(loinc: str) -> str:
 def _limits(table: Table, tests: Mapping[str, Test]) -> dict[str, list[LimitRow]]:
     found: dict[str, list[LimitRow]] = {}
     for row in table.rows:
-        test = _known_test(row, tests)
-        if test is None:
-            continue
-        limit, others = _limit(row, test), found.setdefault(test.code, [])
-        for other in filter(limit.overlaps, others):
-            row.wrong("test", f"some patients fall under this line and line {other.line}; part them by sex, age or specimen")
-        others.append(limit)
+        if test := _known_test(row, tests):
+            limit, others = _limit(row, test), found.setdefault(test.code, [])
+            for other in filter(limit.overlaps, others):
+                row.wrong("test", f"some patients fall under this line and line {other.line}; part them by sex, age or specimen")
+            others.append(limit)
     return found
 
 

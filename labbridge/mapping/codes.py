@@ -62,9 +62,7 @@ class Rule:
         self._factor, self._offset = factor, offset
         self._converts = factor != 1 or offset != 0
         self._quantum = ONE.scaleb(-test.decimals)
-        plain = test.kind == "number" and not settled and not self._converts and not any(map(_NUMBER.fullmatch, words))
-        digits = rf"\.\d{{{test.decimals}}}" if test.decimals else ""
-        self._is_reported_as_sent = re.compile(rf"(?:0|[1-9]\d*){digits}" if plain else "(?!)", re.ASCII).fullmatch
+        self._numbers = lru_cache(maxsize=512)(self._reported_number)  # the same ones come again and again
 
     def number(self, text: str, comparator: str = "") -> str | None:
         """A number in the test's unit, rounded; None where it cannot be read or has more digits than any number."""
@@ -82,16 +80,14 @@ class Rule:
     def map(self, result: Result) -> Mapped:
         """What a result of this code and unit becomes."""
         test, kind = self.test, result.kind
-        if kind == "number" and self._is_reported_as_sent(result.number):
-            return Mapped("report", test, result.number, test.unit, test.print_unit, "number")
         if self.settled is not None:
             return self.settled
         if self.words and (word := self.words.get(result.value.casefold())):
             return word
         if test.kind == "number" and kind in ("number", "comparator"):
-            number = self.number(result.number or result.value, result.comparator)
-            if number is not None:
-                return Mapped("report", test, result.comparator + number, test.unit, test.print_unit, kind)
+            mapped = self._numbers(kind, result.number or result.value, result.comparator)
+            if mapped is not None:
+                return mapped
         if kind == "attachment":
             return Mapped("attach", test)
         if kind == "absent" or not result.value:
@@ -101,6 +97,10 @@ class Rule:
         if test.kind == "coded":
             return self._held("hold", "unknown-word", {"code": result.code})
         return self._held("unreadable", "not-a-number", {"code": result.code})
+
+    def _reported_number(self, kind: str, text: str, comparator: str) -> Mapped | None:
+        number, test = self.number(text, comparator), self.test
+        return None if number is None else Mapped("report", test, comparator + number, test.unit, test.print_unit, kind)
 
     def _held(self, action: Action, reason: str, params: dict[str, str]) -> Mapped:
         return Mapped(action, self.test, "", self.test.unit, self.test.print_unit, "", (Reason(reason, params),))

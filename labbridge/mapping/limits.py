@@ -68,11 +68,7 @@ class Limits(msgspec.Struct, frozen=True, eq=False):
     critical: Interval | None = None
     absurd: Interval | None = None
     sure: bool = True
-
-    @property
-    def printed(self) -> str:
-        """The reference as printed: ``3.5-9.5``, ``<5.2``, ``Negative``; empty when it cannot be told."""
-        return self.reference.text if self.reference is not None else ""
+    printed: str = ""  # the reference: ``3.5-9.5``, ``<5.2``, ``Negative``; empty when it cannot be told
 
     @lru_cache(maxsize=32768)  # noqa: B019 (limits live as long as the catalogue; the same values come all day)
     def judge(self, value: str) -> Judgement:
@@ -137,7 +133,9 @@ class LimitTable:
         reference, critical = possible("reference"), possible("critical")
         alike = len(set(reference)) == 1
         sure = alike and len(set(critical)) == 1
-        return Limits(reference[0] if alike else None, _tightest(critical), _tightest(possible("absurd")), sure)
+        known = reference[0] if alike else None
+        printed = known.text if known is not None else ""
+        return Limits(known, _tightest(critical), _tightest(possible("absurd")), sure, printed)
 
     def _one(self, kind: LimitKind, sex: str, age: int, specimen: str) -> Interval | None:
         """The line that holds for one kind of patient; a line for the specimen type goes before one for any."""

@@ -101,6 +101,8 @@ def explain(error: Exception, url: URL) -> Exception:
     kinds = {kind.__name__ for kind in type(cause).__mro__}
     if kinds.isdisjoint(_DRIVER):
         return error
+    if "UndefinedTable" in kinds:
+        return StoreError(f"there is no store at {display(url)}: start labbridge once, or correct [store] url")
     said = str(getattr(getattr(cause, "diag", None), "message_primary", None) or cause).strip().partition("\n")[0]
     return (StoreError if kinds.isdisjoint(_PASSING) else StoreUnavailable)(f"the store {display(url)}: {said}")
 

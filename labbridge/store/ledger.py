@@ -134,8 +134,7 @@ class _Facts:
 
 def _last(snapshot: Connection, table: Table) -> int:
     """The highest key of a table; 0 where it is empty."""
-    last: int = snapshot.exec_driver_sql(_LAST.format(key=table.columns.keys()[0], table=table.name)).scalar_one()
-    return last
+    return int(snapshot.exec_driver_sql(_LAST.format(key=table.columns.keys()[0], table=table.name)).scalar_one())
 
 
 def _pages(reader: Reader, table: Table, last: int, make: Callable[[Any], T]) -> Iterator[T]:

@@ -14,21 +14,15 @@ import msgspec
 from labbridge.wire import lis01_table as table
 from labbridge.wire.events import Abandoned, Answer, Event, Failed, LocalProtocolError, Note, Overdue, Part, Received, Sent, Write
 from labbridge.wire.excess import FLOODED, Excess
-from labbridge.wire.lis01_frames import FRAME_LIMIT, Frame, FrameReader, begins_record, cut, has_forbidden
+from labbridge.wire.lis01_frames import FRAME_LIMIT, Frame, FrameReader, begins_record, cut, has_forbidden, is_terminator
 from labbridge.wire.lis01_table import ACK, BAD, BIDDING, CLOSED, ENQ, EOT, IDLE, NAK, NOISE, RECEIVING, SENDING, SETTLING, TOO_LONG
 
 RECORD_BYTES = 256  # how much of the last record ends_message is shown
 
 _ACK, _NAK, _ENQ, _EOT = Write(b"\x06"), Write(b"\x15"), Write(b"\x05"), Write(b"\x04")
 
-# What is up and waits for settle: a frame, the frame that ends its message, a message whose frames are all acknowledged,
-# or one that is too large.
+# What is up and waits for settle: a frame, the frame that ends its message, a message all acknowledged, one too large.
 _PART, _LAST, _WHOLE, _OVERSIZE = "part", "last", "whole", "oversize"
-
-
-def is_terminator(record: bytes) -> bool:
-    """Whether a record is the L record, which ends a message (LIS02-A2, ASTM E1394)."""
-    return record[:1] in (b"L", b"l") and not record[1:2].isalnum()
 
 
 class Lis01Settings(msgspec.Struct, frozen=True, kw_only=True):
@@ -83,8 +77,7 @@ class Lis01Link:
         self._queue: deque[tuple[int, deque[bytes]]] = deque()  # tokens, and their frames not yet acknowledged
         self._quiet_until = self._yielded_until = float("-inf")
         self._tries = 0
-        self._noise = False
-        self._interrupted = False
+        self._noise = self._interrupted = False
 
     def receive(self, data: bytes, now: float) -> list[Event]:
         """Take bytes of the peer, in any segmentation; never raises on them."""
@@ -133,8 +126,7 @@ class Lis01Link:
         """Let time pass; does nothing before ``deadline``."""
         events: list[Event] = []
         if self.deadline is not None and now >= self.deadline:
-            if self._state is not IDLE:
-                self._step(table.TIMER, now, events)
+            self._step(table.TIMER, now, events)
             self._finish(now, events)
         return events
 
@@ -256,7 +248,7 @@ class Lis01Link:
         if self._token is None or self._up is _PART:  # else it is for settle to decide
             self._abandon("the connection closed", events)
         while self._queue:
-            self._fail_for("the connection closed", events)
+            events.append(Failed(self._dequeue(), "the connection closed"))
         self._reader.strays.report(events)
 
     def _cut_off(self, now: float, events: list[Event]) -> None:
@@ -393,16 +385,12 @@ class Lis01Link:
         self._yielded_until = now + ((20.0 if self.settings.role == "host" else 1.0) if seconds is None else seconds)
 
     def _yield_session(self, now: float, events: list[Event]) -> None:
-        self._fail_for("the peer began a session of its own", events)
+        events.append(Failed(self._dequeue(), "the peer began a session of its own"))
         self._open_session(now, events)
 
     def _fail(self, now: float, events: list[Event]) -> None:
         refused = self._tries >= self.settings.refusals
-        events.append(_EOT)
-        self._fail_for("the peer refused a frame too often" if refused else "no reply in time", events)
-
-    def _fail_for(self, reason: str, events: list[Event]) -> None:
-        events.append(Failed(self._dequeue(), reason))
+        events += (_EOT, Failed(self._dequeue(), "the peer refused a frame too often" if refused else "no reply in time"))
 
     def _dequeue(self) -> int:
         self._tries = 0

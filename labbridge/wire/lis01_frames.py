@@ -1,4 +1,4 @@
-"""LIS01-A2 frames: cut for sending, found and checked in a stream. Knows nothing of sessions, timers or records.
+"""LIS01-A2 frames: cut for sending, found and checked in a stream. Knows nothing of sessions or timers.
 
 A frame is STX, a digit, text, ETX (ETB when the text goes on in the next frame), two hex digits of checksum, CR LF.
 The reader finds frames and control characters in any segmentation. It looks at each byte once: of an unfinished frame
@@ -77,6 +77,11 @@ def begins_record(text: bytes, delimiter: bytes) -> bool:
     if text[1:2] != delimiter or not text[:1].isalpha():
         return False
     return third.isdigit() or (text[:1] in (b"H", b"h") and third != delimiter and not third.isalnum())
+
+
+def is_terminator(record: bytes) -> bool:
+    """Whether a record is the L record, which ends a message (LIS02-A2, ASTM E1394)."""
+    return record[:1] in (b"L", b"l") and not record[1:2].isalnum()
 
 
 class FrameReader:

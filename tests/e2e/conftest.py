@@ -1,61 +1,54 @@
-"""Daemons for the end-to-end tests: one that the tests of a file share, and as many of their own as they want."""
+"""Daemons for the end-to-end tests: one that the tests of a file share, and as many of their own as they want.
+
+All run on SQLite and on PostgreSQL.
+"""
 
 import os
 from collections.abc import Callable, Iterator
-from contextlib import ExitStack
+from contextlib import AbstractContextManager, ExitStack, contextmanager
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from tests.e2e.helpers import Lab, laboratory
-from tests.store.postgres import Server
 from tests.support import STARTED
 
-BOTH = ["sqlite", pytest.param("postgresql", marks=pytest.mark.postgresql)]
+Place = Callable[[Path], AbstractContextManager[str]]
+Lasting = Callable[..., AbstractContextManager[Lab]]
 
 
 @pytest.fixture(scope="module")
-def shared(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """A daemon on SQLite for tests that do not disturb one another: each has its own specimens."""
-    with laboratory(tmp_path_factory.mktemp("shared")) as lab:
+def lasting(place: Place, tmp_path_factory: pytest.TempPathFactory) -> Lasting:
+    """Makes laboratories for the tests of a file, which do not disturb one another: each has its own specimens."""
+
+    @contextmanager
+    def make(**options: Any) -> Iterator[Lab]:
+        folder = tmp_path_factory.mktemp("lab")
+        with place(folder) as url, laboratory(folder, url=url, **options) as lab:
+            yield lab
+            assert lab.stop() == 0
+
+    return make
+
+
+@pytest.fixture(scope="module")
+def shared(lasting: Lasting) -> Iterator[Lab]:
+    """A daemon as most tests want it."""
+    with lasting() as lab:
         yield lab
-        assert lab.stop() == 0
-
-
-@pytest.fixture(scope="module", params=BOTH)
-def everywhere(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
-    """The same, once on SQLite and once on PostgreSQL."""
-    folder = tmp_path_factory.mktemp("everywhere")
-    if request.param == "sqlite":
-        url, drop = "sqlite:///lab.db", lambda: None
-    else:
-        server: Server = request.getfixturevalue("postgresql_server")
-        url, drop = server.create()
-    with laboratory(folder, url=url) as lab:
-        yield lab
-        assert lab.stop() == 0
-    drop()
-
-
-@pytest.fixture(params=BOTH)
-def store_url(request: pytest.FixtureRequest) -> str:
-    """The URL of a store that is not there yet, of either kind."""
-    if request.param == "sqlite":
-        return "sqlite:///lab.db"
-    url: str = request.getfixturevalue("postgresql_url")
-    return url
 
 
 @pytest.fixture
-def own(tmp_path: Path) -> Iterator[Callable[..., Lab]]:
-    """Makes laboratories of the test's own, in folders of their own."""
+def own(place: Place, tmp_path: Path) -> Iterator[Callable[..., Lab]]:
+    """Makes laboratories of the test's own, in folders and with stores of their own (or with the store at ``url``)."""
     with ExitStack() as stack:
 
-        def make(**options: Any) -> Lab:
+        def make(*, url: str = "", **options: Any) -> Lab:
             folder = tmp_path / f"lab{len(list(tmp_path.iterdir()))}"
             folder.mkdir()
-            return stack.enter_context(laboratory(folder, **options))
+            url = url or stack.enter_context(place(folder))
+            return stack.enter_context(laboratory(folder, url=url, **options))
 
         yield make
 

@@ -85,20 +85,20 @@ def _frames_without_end(lab: Lab, records: list[str]) -> None:
             assert client.raw(frame(number, record.encode() + b"\r")) == ACK
 
 
-def test_half_an_astm_message_is_shown_until_it_comes_whole(everywhere: Lab) -> None:
+def test_half_an_astm_message_is_shown_until_it_comes_whole(shared: Lab) -> None:
     specimen = fresh()
     records = astm(specimen, [("WBC", "6.10", "10*3/uL"), ("RBC", "4.10", "10*6/uL")])
-    row = _one_more(everywhere, "incomplete", lambda: _frames_without_end(everywhere, records[:4]))
-    assert not everywhere.ward.of(specimen)
-    with everywhere.astm_client() as client:
+    row = _one_more(shared, "incomplete", lambda: _frames_without_end(shared, records[:4]))
+    assert not shared.ward.of(specimen)
+    with shared.astm_client() as client:
         assert client.send(records)
-    everywhere.ward.wait(specimen)
-    wait_until(lambda: row["id"] not in {one["id"] for one in everywhere.messages("incomplete")}, 5, "it settled itself")
+    shared.ward.wait(specimen)
+    wait_until(lambda: row["id"] not in {one["id"] for one in shared.messages("incomplete")}, 5, "it settled itself")
 
 
-def test_half_an_astm_message_survives_a_restart_and_settles_when_it_comes_whole(own: Own, store_url: str) -> None:
+def test_half_an_astm_message_survives_a_restart_and_settles_when_it_comes_whole(own: Own) -> None:
     """Frames acknowledged before kill -9 are shown after it (promise 1), and settle when the message comes whole."""
-    lab = own(url=store_url)
+    lab = own()
     specimen = fresh()
     records = astm(specimen, [("WBC", "6.10", "10*3/uL"), ("RBC", "4.10", "10*6/uL")])
     client = lab.astm_client()
@@ -261,17 +261,17 @@ def test_text_where_a_number_belongs_is_held_and_never_zero(shared: Lab) -> None
 @pytest.mark.parametrize(
     "damage", [b"\x00", b"\xed\xa0\x80", b"\xff\xff", b"\\X00\\", b"\\Xd800\\", b"\x85", "\u2028".encode(), b"\x7f"]
 )
-def test_odd_bytes_anywhere_are_stored_and_answered(everywhere: Lab, damage: bytes) -> None:
+def test_odd_bytes_anywhere_are_stored_and_answered(shared: Lab, damage: bytes) -> None:
     """In the id, the name, a code, a unit and a value: kept, acknowledged, and either delivered or shown."""
     for place in (b"DOE", b"6690-2", b"10*9/L", b"5.50", b"UNICODE", b"BC-6800", b"SPECIMEN"):
         message = oru("SPECIMEN", 1, [WBC]).replace(place, place + damage)
         specimen = fresh().encode()
         message = message.replace(b"SPECIMEN", specimen)
-        with everywhere.hl7_client() as client:
+        with shared.hl7_client() as client:
             answer = client.send(message)
         assert field(answer, b"MSA", 1) in ("AA", "AR")
-    everywhere.well("pending", "--limit", "1000")
-    assert "as written" in everywhere.well("verify")
+    shared.well("pending", "--limit", "1000")
+    assert "as written" in shared.well("verify")
 
 
 def test_strange_blocks_harm_nobody(shared: Lab) -> None:
@@ -285,25 +285,16 @@ def test_strange_blocks_harm_nobody(shared: Lab) -> None:
     shared.ward.wait(specimen)
 
 
-def test_a_message_of_ten_thousand_results_is_read(shared: Lab) -> None:
-    specimen = fresh()
-    results = [(f"X{number}^x^y", "1", "g") for number in range(10_000)]
-    shared.tell(specimen, WBC, *results)
-    shared.ward.wait(specimen)
-    [held] = shared.held(specimen)
-    assert len(held["results"]) == 10_000
-
-
-def test_whatever_is_damaged_everything_is_answered_and_stored(everywhere: Lab) -> None:
+def test_whatever_is_damaged_everything_is_answered_and_stored(shared: Lab) -> None:
     """Three hundred messages with bytes changed, lost, doubled and cut: each is answered and in the journal."""
     chance = random.Random(20261121)
 
     def stored() -> int:
-        lines = everywhere.get("/metrics").decode().split("\n")
+        lines = shared.get("/metrics").decode().split("\n")
         return sum(int(float(line.split()[-1])) for line in lines if line.startswith('labbridge_messages_total{analyzer="bc-1"'))
 
     before, sent = stored(), 0
-    with everywhere.hl7_client() as client:
+    with shared.hl7_client() as client:
         for number in range(300):
             message = bytearray(oru(fresh(), number, [WBC, ("789-8^RBC^LN", "4.5", "10*12/L")]))
             for _ in range(chance.randrange(1, 12)):
@@ -323,7 +314,7 @@ def test_whatever_is_damaged_everything_is_answered_and_stored(everywhere: Lab) 
             while field(client.answer(), b"MSA", 2) != "LAST":
                 pass
     wait_until(lambda: stored() - before == sent, 5, "all are in the journal")
-    everywhere.well("pending", "--limit", "1000")
+    shared.well("pending", "--limit", "1000")
 
 
 def test_frames_of_nonsense_are_refused_and_the_line_stays_usable(shared: Lab) -> None:
@@ -335,3 +326,13 @@ def test_frames_of_nonsense_are_refused_and_the_line_stays_usable(shared: Lab) -
         client.end()
         assert client.send(astm(specimen, [("WBC", "5.00", "10*3/uL")]))
     shared.ward.wait(specimen)
+
+
+def test_a_message_of_ten_thousand_results_is_read(shared: Lab) -> None:
+    """The last of this file, since `pending` lists them all from then on."""
+    specimen = fresh()
+    results = [(f"X{number}^x^y", "1", "g") for number in range(10_000)]
+    shared.tell(specimen, WBC, *results)
+    shared.ward.wait(specimen)
+    [held] = shared.held(specimen)
+    assert len(held["results"]) == 10_000

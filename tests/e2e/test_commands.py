@@ -2,19 +2,22 @@
 
 import getpass
 import json
-import sqlite3
+import socket
+import threading
 import time
 from collections.abc import Callable
 from contextlib import closing
 from pathlib import Path
 
-import psycopg
 import pytest
 from typer.testing import CliRunner
 
-from labbridge import revision
+from labbridge import control, revision
 from labbridge.cli import app
+from labbridge.commands import Request
+from labbridge.store import Reader
 from tests.e2e.helpers import RBC, UNKNOWN, WBC, Lab, fresh, observations, why
+from tests.store.support import behind
 from tests.support import field, oru, wait_until
 
 Own = Callable[..., Lab]
@@ -24,49 +27,46 @@ CRITICAL = ("6690-2^WBC^LN", "0.20", "10*9/L")
 def _audit(lab: Lab, action: str) -> list[tuple[str, str, str, str, str]]:
     """Actor, subject, reason, old and new value of each action of this name."""
     query = f"SELECT actor, subject, reason, old, new FROM audit WHERE action = '{action}' ORDER BY id"
-    if lab.url.startswith("sqlite"):
-        with closing(sqlite3.connect(f"file:{lab.folder}/lab.db?mode=ro", uri=True)) as store:
-            return store.execute(query).fetchall()
-    with psycopg.connect(lab.url.replace("+psycopg", "")) as server:
-        return server.execute(query).fetchall()
+    with closing(Reader(lab.url)) as reader, reader.snapshot() as snapshot:
+        return [(row[0], row[1], row[2], row[3], row[4]) for row in snapshot.exec_driver_sql(query)]
 
 
 # -- pending, release, reject
 
 
-def test_promise_8_a_release_is_sent_and_in_the_audit_trail(everywhere: Lab) -> None:
+def test_promise_8_a_release_is_sent_and_in_the_audit_trail(shared: Lab) -> None:
     specimen = fresh()
-    everywhere.tell(specimen, CRITICAL, RBC)
-    [(_, first)] = everywhere.ward.wait(specimen)
+    shared.tell(specimen, CRITICAL, RBC)
+    [(_, first)] = shared.ward.wait(specimen)
     assert sorted(observations(first)) == ["H024"]
-    assert everywhere.reasons(specimen) == {"critical"}
-    status, said = everywhere.cli("release", specimen)
+    assert shared.reasons(specimen) == {"critical"}
+    status, said = shared.cli("release", specimen)
     assert (status, "--reason" in said) == (1, True)
-    assert len(everywhere.ward.of(specimen)) == 1
-    said = everywhere.well("release", specimen, "--reason", "seen and telephoned")
+    assert len(shared.ward.of(specimen)) == 1
+    said = shared.well("release", specimen, "--reason", "seen and telephoned")
     assert "WBC release" in said
-    _, (_, second) = everywhere.ward.wait(specimen, 2)
+    _, (_, second) = shared.ward.wait(specimen, 2)
     assert observations(second)["H001"][5] == "0.20"
-    assert not everywhere.held(specimen)
-    report = everywhere.story(specimen, "report")[0]["report_id"]
-    mine = [entry for entry in _audit(everywhere, "release") if entry[1] == f"report {report}"]
+    assert not shared.held(specimen)
+    report = shared.story(specimen, "report")[0]["report_id"]
+    mine = [entry for entry in _audit(shared, "release") if entry[1] == f"report {report}"]
     assert [(actor, reason) for actor, _, reason, *_ in mine] == [(getpass.getuser(), "seen and telephoned")]
     assert (json.loads(mine[0][3]), json.loads(mine[0][4])) == ({"WBC": "hold"}, {"WBC": "release"})
-    decisions = everywhere.story(specimen, "decision")
+    decisions = shared.story(specimen, "decision")
     assert [row["actor"] for row in decisions] == ["rules", getpass.getuser()]
-    assert everywhere.cli("release", specimen, "--reason", "again")[0] == 1
+    assert shared.cli("release", specimen, "--reason", "again")[0] == 1
 
 
-def test_a_rejected_result_is_kept_and_never_sent(everywhere: Lab) -> None:
+def test_a_rejected_result_is_kept_and_never_sent(shared: Lab) -> None:
     specimen = fresh()
-    everywhere.tell(specimen, CRITICAL)
-    wait_until(lambda: everywhere.held(specimen), 5, "held")
-    everywhere.well("reject", specimen, "--reason", "clotted")
-    assert not everywhere.held(specimen)
-    assert [row["state"] for row in everywhere.story(specimen, "report")] == ["rejected"]
-    assert _audit(everywhere, "reject")[-1][2] == "clotted"
-    assert everywhere.cli("release", specimen, "--reason", "after all")[0] == 1
-    assert not everywhere.ward.of(specimen)
+    shared.tell(specimen, CRITICAL)
+    wait_until(lambda: shared.held(specimen), 5, "held")
+    shared.well("reject", specimen, "--reason", "clotted")
+    assert not shared.held(specimen)
+    assert [row["state"] for row in shared.story(specimen, "report")] == ["rejected"]
+    assert _audit(shared, "reject")[-1][2] == "clotted"
+    assert shared.cli("release", specimen, "--reason", "after all")[0] == 1
+    assert not shared.ward.of(specimen)
 
 
 def test_one_test_of_several_is_released_by_name(shared: Lab) -> None:
@@ -83,32 +83,32 @@ def test_one_test_of_several_is_released_by_name(shared: Lab) -> None:
     assert (status, "nothing held was settled" in said) == (1, True)
 
 
-def test_promise_3_on_release_an_older_measurement_becomes_superseded(everywhere: Lab) -> None:
+def test_promise_3_on_release_an_older_measurement_becomes_superseded(shared: Lab) -> None:
     """Held repeats released together: the later measurement leaves, the earlier is superseded, unless it is a correction."""
     specimen = fresh()
-    everywhere.tell(specimen, stamp="20261121101500")
-    everywhere.ward.wait(specimen)
-    everywhere.tell(specimen, ("6690-2^WBC^LN", "7.00", "10*9/L"), stamp="20261121114500")
-    everywhere.tell(specimen, ("6690-2^WBC^LN", "6.00", "10*9/L"), stamp="20261121110000")
-    wait_until(lambda: len(everywhere.held(specimen)) == 2, 5, "both held")
-    said = everywhere.well("release", specimen, "--reason", "both are right")
+    shared.tell(specimen, stamp="20261121101500")
+    shared.ward.wait(specimen)
+    shared.tell(specimen, ("6690-2^WBC^LN", "7.00", "10*9/L"), stamp="20261121114500")
+    shared.tell(specimen, ("6690-2^WBC^LN", "6.00", "10*9/L"), stamp="20261121110000")
+    wait_until(lambda: len(shared.held(specimen)) == 2, 5, "both held")
+    said = shared.well("release", specimen, "--reason", "both are right")
     assert "WBC superseded" in said
-    everywhere.ward.wait(specimen, 2)
+    shared.ward.wait(specimen, 2)
     time.sleep(0.1)
-    arrived = [observations(message)["H001"] for _, message in everywhere.ward.of(specimen)]
+    arrived = [observations(message)["H001"] for _, message in shared.ward.of(specimen)]
     assert [(fields[5], fields[11]) for fields in arrived] == [("5.50", "F"), ("7.00", "C")]
-    assert [row["state"] for row in everywhere.story(specimen, "report")] == ["released", "released", "superseded"]
-    decided = everywhere.story(specimen, "decision")[-1]["decided"]
+    assert [row["state"] for row in shared.story(specimen, "report")] == ["released", "released", "superseded"]
+    decided = shared.story(specimen, "decision")[-1]["decided"]
     assert [one["verdict"]["action"] for one in decided] == ["superseded"]
     assert "older-measurement" in [reason["code"] for reason in why(decided[0])]
-    everywhere.tell(specimen, ("6690-2^WBC^LN", "6.10", "10*9/L"), stamp="20261121110500")
-    wait_until(lambda: everywhere.held(specimen), 5, "held")
-    everywhere.well("release", specimen, "--correction", "--reason", "the later one was another patient's")
-    assert observations(everywhere.ward.wait(specimen, 3)[-1][1])["H001"][5] == "6.10"
+    shared.tell(specimen, ("6690-2^WBC^LN", "6.10", "10*9/L"), stamp="20261121110500")
+    wait_until(lambda: shared.held(specimen), 5, "held")
+    shared.well("release", specimen, "--correction", "--reason", "the later one was another patient's")
+    assert observations(shared.ward.wait(specimen, 3)[-1][1])["H001"][5] == "6.10"
 
 
-def test_commands_without_a_daemon_take_the_store_themselves(own: Own, store_url: str) -> None:
-    lab = own(url=store_url)
+def test_commands_without_a_daemon_take_the_store_themselves(own: Own) -> None:
+    lab = own()
     specimen, other, unread = fresh(), fresh(), fresh()
     lab.tell(specimen, CRITICAL)
     lab.tell(other, CRITICAL)
@@ -228,8 +228,8 @@ def test_verify_finds_what_was_changed_behind_its_back(own: Own) -> None:
     lab.tell(fresh())
     assert lab.stop() == 0
     assert "as written" in lab.well("verify")
-    with closing(sqlite3.connect(lab.folder / "lab.db")) as behind, behind:
-        behind.execute("UPDATE report SET specimen = 'other'")
+    with behind(lab.url) as connection:
+        connection.exec_driver_sql("UPDATE report SET specimen = 'other'")
     status, said = lab.cli("verify")
     assert (status, "CHANGED" in said) == (1, True)
     assert json.loads(lab.cli("verify", "--json")[1])["problems"]
@@ -259,14 +259,26 @@ def test_exit_statuses(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, argument
     assert result.output.strip()
 
 
-def test_commands_on_a_store_that_is_not_there_say_so(tmp_path: Path) -> None:
-    lab = Lab(tmp_path)
+def test_a_daemon_that_ends_before_it_answers_is_not_taken_for_none(tmp_path: Path) -> None:
+    with socket.socket(socket.AF_UNIX) as daemon:
+        daemon.bind(str(tmp_path / "control"))
+        daemon.listen(1)
+        ending = threading.Thread(target=lambda: daemon.accept()[0].close())
+        ending.start()
+        with pytest.raises(OSError, match="ended before it answered") as caught:
+            control.ask(tmp_path / "control", Request("release"))
+        ending.join(10)
+    assert not isinstance(caught.value, ConnectionError)
+
+
+def test_commands_on_a_store_that_is_not_there_say_so(own: Own) -> None:
+    lab = own(started=False, hospital=False)
     for arguments in (["pending"], ["queue", "list"], ["trace", "X"], ["verify"]):
         status, said = lab.cli(*arguments)
         assert (status, "there is no store at" in said) == (1, True)
 
 
-def test_init_check_and_run_of_a_new_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_init_check_and_run_of_a_new_folder(tmp_path: Path, new_url: str, monkeypatch: pytest.MonkeyPatch) -> None:
     runner = CliRunner()
     folder = tmp_path / "lab"
     assert runner.invoke(app, ["init", str(folder)]).exit_code == 0
@@ -275,7 +287,10 @@ def test_init_check_and_run_of_a_new_folder(tmp_path: Path, monkeypatch: pytest.
     checked = runner.invoke(app, ["check"])
     assert checked.exit_code == 0, checked.output
     assert "OFF" in checked.output
-    assert "auto_release = false" in (folder / "labbridge.toml").read_text()
+    written = (folder / "labbridge.toml").read_text()
+    assert "auto_release = false" in written
+    assert "sqlite:///labbridge.db" in written
+    (folder / "labbridge.toml").write_text(written.replace("sqlite:///labbridge.db", new_url))
     assert runner.invoke(app, ["db", "migrate"]).exit_code == 0
     assert "nothing waits for a person" in runner.invoke(app, ["pending"]).output
 

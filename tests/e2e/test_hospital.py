@@ -7,7 +7,8 @@ from collections.abc import Callable, Iterator
 
 import pytest
 
-from tests.e2e.helpers import WBC, Lab, fresh, laboratory, observations, specimen_of
+from tests.e2e.conftest import Lasting
+from tests.e2e.helpers import WBC, Lab, fresh, observations, specimen_of
 from tests.support import END, START, field, his_ack, oru, wait_until
 
 Own = Callable[..., Lab]
@@ -16,11 +17,10 @@ UNSUPPORTED = "ERR|||200^Unsupported message type^HL70357|E\r"
 
 
 @pytest.fixture(scope="module")
-def brisk(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def brisk(lasting: Lasting) -> Iterator[Lab]:
     """A shared daemon that waits 300 ms for the hospital."""
-    with laboratory(tmp_path_factory.mktemp("brisk"), timeout="300ms") as lab:
+    with lasting(timeout="300ms") as lab:
         yield lab
-        assert lab.stop() == 0
 
 
 def _state(lab: Lab, specimen: str) -> str:
@@ -31,9 +31,9 @@ def _outcomes(lab: Lab, specimen: str) -> list[str]:
     return [row["outcome"] for row in lab.story(specimen, "answer")]
 
 
-def test_lims_down_at_start(own: Own, store_url: str) -> None:
+def test_lims_down_at_start(own: Own) -> None:
     """The daemon starts and takes results while the hospital is down; all arrive when it comes, in order per specimen."""
-    lab = own(url=store_url, hospital=False, repeat="latest-measured")
+    lab = own(hospital=False, repeat="latest-measured")
     specimens = [fresh() for _ in range(60)]
     with lab.hl7_client() as client:
         for version in range(1, 6):
@@ -154,8 +154,8 @@ def test_a_refused_message_blocks_its_lane_alone_until_a_person_retries(own: Own
     assert [row["state"] for row in lab.story(bad, "delivery")] == ["delivered", "delivered"]
 
 
-def test_a_refused_message_stays_refused_over_a_restart_and_a_cancelled_one_frees_its_lane(own: Own, store_url: str) -> None:
-    lab = own(url=store_url, repeat="latest-measured", extra='[destination.answers]\nAR = "refuse"\n')
+def test_a_refused_message_stays_refused_over_a_restart_and_a_cancelled_one_frees_its_lane(own: Own) -> None:
+    lab = own(repeat="latest-measured", extra='[destination.answers]\nAR = "refuse"\n')
     bad = fresh()
     lab.ward.plans[bad] = lambda message, before: "AR" if before == 0 else "AA"
     lab.tell(bad)
@@ -195,17 +195,17 @@ def test_a_retry_of_what_a_later_measurement_overtook_is_superseded(own: Own) ->
     lab.ward.wait(last)
 
 
-def test_ar_is_tried_again_and_unsupported_is_refused_at_once(everywhere: Lab) -> None:
+def test_ar_is_tried_again_and_unsupported_is_refused_at_once(shared: Lab) -> None:
     busy, never = fresh(), fresh()
-    everywhere.ward.plans[busy] = lambda message, before: "AR" if before == 0 else "AA"
-    everywhere.ward.plans[never] = lambda message, before: START + his_ack("AR", field(message, b"MSH", 9), UNSUPPORTED) + END
-    everywhere.tell(busy)
-    everywhere.tell(never)
-    wait_until(lambda: _outcomes(everywhere, never) == ["refused AR"], 5, "refused at once")
-    everywhere.ward.wait(busy, 2)
-    wait_until(lambda: _outcomes(everywhere, busy) == ["again AR", "accepted AA"], 5, "accepted in the end")
-    assert len(set(everywhere.ward.of(busy))) == 1
-    everywhere.well("queue", "cancel", str(everywhere.queue(never)[0]["id"]), "-r", "test")
+    shared.ward.plans[busy] = lambda message, before: "AR" if before == 0 else "AA"
+    shared.ward.plans[never] = lambda message, before: START + his_ack("AR", field(message, b"MSH", 9), UNSUPPORTED) + END
+    shared.tell(busy)
+    shared.tell(never)
+    wait_until(lambda: _outcomes(shared, never) == ["refused AR"], 5, "refused at once")
+    shared.ward.wait(busy, 2)
+    wait_until(lambda: _outcomes(shared, busy) == ["again AR", "accepted AA"], 5, "accepted in the end")
+    assert len(set(shared.ward.of(busy))) == 1
+    shared.well("queue", "cancel", str(shared.queue(never)[0]["id"]), "-r", "test")
 
 
 def test_late_ack_other_message(own: Own) -> None:

@@ -17,7 +17,7 @@ from labbridge import revision
 from tests.e2e.helpers import UNKNOWN, WBC, Lab, fresh, observations
 from tests.e2e.test_traps import store_locked
 from tests.store.postgres import Server
-from tests.support import ACK, END, ENQ, NAK, START, MllpClient, astm, field, frame, oru, wait_until
+from tests.support import ACK, END, ENQ, NAK, START, MllpClient, astm, field, frame, only, oru, wait_until
 
 Own = Callable[..., Lab]
 CONFIGURATION = 78
@@ -46,9 +46,9 @@ def _refused(port: int) -> bool:
 # -- reload
 
 
-def test_a_reload_keeps_connections_and_takes_a_changed_map(own: Own, store_url: str) -> None:
+def test_a_reload_keeps_connections_and_takes_a_changed_map(own: Own) -> None:
     """SIGHUP: a row added to a map counts from then on, an open connection stays, what was held can leave."""
-    lab = own(url=store_url, started=False, extra='[library]\nmappings = "mappings"\n')
+    lab = own(started=False, extra='[library]\nmappings = "mappings"\n')
     code_map = _own_map(lab, "mindray-bc")
     lab.start()
     held, later = fresh(), fresh()
@@ -86,9 +86,9 @@ def test_a_wrong_configuration_on_reload_changes_nothing(own: Own) -> None:
         _reload(lab, "the old one stays in force")
         assert field(client.send(oru(fresh(), 2, [WBC])), b"MSA", 1) == "AA"
         lab.edit('profile = "generic-nothing"', 'profile = "generic-hl7"')
-        lab.edit("sqlite:///lab.db", "sqlite:///other.db")
+        lab.edit("{url}", "sqlite:///other.db")
         _reload(lab, "restart labbridge")
-        lab.edit("sqlite:///other.db", "sqlite:///lab.db")
+        lab.edit("sqlite:///other.db", "{url}")
         _reload(lab)
         assert field(client.send(oru(fresh(), 3, [WBC])), b"MSA", 1) == "AA"
     assert not _refused(lab.plain_hl7)
@@ -164,8 +164,8 @@ def test_a_reload_takes_the_queue_of_a_changed_destination_along(own: Own) -> No
 # -- stop
 
 
-def test_sigterm_under_load_settles_and_exits_within_ten_seconds(own: Own, store_url: str) -> None:
-    lab = own(url=store_url, repeat="latest-measured")
+def test_sigterm_under_load_settles_and_exits_within_ten_seconds(own: Own) -> None:
+    lab = own(repeat="latest-measured")
     acknowledged: list[str] = []
     stop = threading.Event()
 
@@ -232,17 +232,16 @@ def test_a_hospital_that_hangs_does_not_keep_it_from_stopping(own: Own) -> None:
 # -- one at a time
 
 
-def test_a_second_instance_on_the_same_store_is_refused_with_a_clear_message(own: Own, store_url: str) -> None:
-    first = own(url=store_url)
-    url = store_url if store_url.startswith("postgresql") else f"sqlite:///{first.folder}/lab.db"
-    second = own(url=url, started=False)
+def test_a_second_instance_on_the_same_store_is_refused_with_a_clear_message(own: Own) -> None:
+    first = own()
+    second = own(url=first.url, started=False)
     process = second.launch()
     assert process.wait(20) == 1
     said = second.log.read_text()
     assert "Traceback" not in said
     assert re.search(rf"in use by \w+ {first.process.pid if first.process else 0}\b", said)
     assert "stop that one first" in said
-    same_socket = own(url=url, started=False, extra=f'[control]\npath = "{first.folder}/labbridge.sock"\n')
+    same_socket = own(url=first.url, started=False, extra=f'[control]\npath = "{first.folder}/labbridge.sock"\n')
     assert same_socket.launch().wait(20) in (1, CONFIGURATION)
     assert "stop" in same_socket.log.read_text()
     specimen, held = fresh(), fresh()
@@ -251,7 +250,7 @@ def test_a_second_instance_on_the_same_store_is_refused_with_a_clear_message(own
     first.tell(held, UNKNOWN)
     first.well("reject", held, "--reason", "the control socket is still the first one's")
     assert first.story(held, "decision")[-1]["actor"] != "rules"
-    if store_url.startswith("sqlite"):  # on PostgreSQL it would wait for a killed daemon's lock to go
+    if first.url.startswith("sqlite"):  # on PostgreSQL it would wait for a killed daemon's lock to go
         status, said = second.cli("release", held, "--reason", "from elsewhere")
         assert (status, "is in use by" in said) == (1, True)
 
@@ -267,14 +266,15 @@ def _line_of(lab: Lab, text: str) -> int:
 WRONG = {
     "unknown key": (("max_connections = 64", "max_connektions = 64"), "max_connektions", "max_connections"),
     "wrong type": (("connections = 4", 'connections = "many"'), "connections", ""),
-    "missing folder": (("sqlite:///lab.db", "sqlite:////nowhere/lab.db"), "store.url", "/nowhere"),
-    "malformed URL": (("sqlite:///lab.db", "mysql://u:secret@h/x"), "store.url", "sqlite:///"),
-    "port in the URL": (("sqlite:///lab.db", "postgresql+psycopg://u:secret@h:x/y"), "store.url", "postgresql"),
+    "missing folder": (("{url}", "sqlite:////nowhere/lab.db"), "store.url", "/nowhere"),
+    "malformed URL": (("{url}", "mysql://u:secret@h/x"), "store.url", "sqlite:///"),
+    "port in the URL": (("{url}", "postgresql+psycopg://u:secret@h:x/y"), "store.url", "postgresql"),
     "no destination": (('to = "his"', 'to = "hos"'), "route[0].to", "his"),
     "duration": (('stale = "876000h"', 'stale = "soon"'), "stale", ""),
 }
 
 
+@only("sqlite", "no store is opened")
 @pytest.mark.parametrize("mistake", WRONG)
 def test_a_wrong_configuration_stops_before_anything_listens(own: Own, mistake: str) -> None:
     """Exit status 78, with file, line, key path and remedy; `check` says the same."""
@@ -307,6 +307,7 @@ def test_a_taken_port_stops_it_with_a_clear_message(own: Own, port: str) -> None
     lab.start()
 
 
+@only("sqlite", "no store is opened")
 def test_a_profile_or_map_that_is_not_there_stops_it(own: Own) -> None:
     for change in (('"sysmex-xn"', '"sysmex-zz"'), ('profile = "generic-hl7"', 'profile = "generic-hl7"\nmapping = "nix"')):
         lab = own(started=False, hospital=False, changes=[change])
@@ -316,6 +317,7 @@ def test_a_profile_or_map_that_is_not_there_stops_it(own: Own) -> None:
         assert ("sysmex-zz" in said) or ("nix" in said)
 
 
+@only("sqlite", "no store is opened")
 def test_a_mistake_in_a_map_is_told_with_file_and_line(own: Own) -> None:
     lab = own(started=False, hospital=False, extra='[library]\nmappings = "mappings"\n')
     code_map = _own_map(lab, "mindray-bc")
@@ -329,10 +331,9 @@ def test_a_mistake_in_a_map_is_told_with_file_and_line(own: Own) -> None:
 # -- a database that is not there
 
 
-@pytest.mark.postgresql
+@only("postgresql", "its server is stopped")
 def test_with_the_database_down_at_start_it_listens_refuses_and_works_when_it_comes(own: Own, postgresql_server: Server) -> None:
-    url, drop = postgresql_server.create()
-    lab = own(url=url, started=False)
+    lab = own(started=False)
     specimen, other = fresh(), fresh()
     postgresql_server.stop()
     try:
@@ -353,12 +354,11 @@ def test_with_the_database_down_at_start_it_listens_refuses_and_works_when_it_co
     lab.ward.wait(other)
     wait_until(lambda: lab.status()["destinations"][0]["connections"] == 4, 5, "four connections, no more")
     assert lab.stop() == 0
-    drop()
 
 
-@pytest.mark.postgresql
+@only("postgresql", "its server is not there")
 def test_with_the_database_down_it_stops_all_the_same(own: Own) -> None:
-    nowhere = ("sqlite:///lab.db", "postgresql+psycopg://nobody@127.0.0.1:{spare3}/none")
+    nowhere = ("{url}", "postgresql+psycopg://nobody@127.0.0.1:{spare3}/none")
     lab = own(started=False, hospital=False, changes=[nowhere])
     lab.launch()
     wait_until(lambda: not _refused(lab.hl7), 20, "listening")

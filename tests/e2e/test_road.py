@@ -15,13 +15,13 @@ Own = Callable[..., Lab]
 SECRETS = ("Featherstonehaugh", "Zebedee", "ZQ7731904", "19310214")
 
 
-def test_hl7_results_arrive_mapped_and_what_is_unmapped_is_held_alone(everywhere: Lab) -> None:
+def test_hl7_results_arrive_mapped_and_what_is_unmapped_is_held_alone(shared: Lab) -> None:
     specimen = fresh()
-    with everywhere.hl7_client() as client:
+    with shared.hl7_client() as client:
         answer = client.send(oru(specimen, 4711, [WBC, UNKNOWN, ("718-7^HGB^LN", "13.55", "g/dL"), RBC]))
     assert field(answer, b"MSA", 1) == "AA"
     assert field(answer, b"MSA", 2) == "4711"
-    [(control_id, message)] = everywhere.ward.wait(specimen)
+    [(control_id, message)] = shared.ward.wait(specimen)
     assert re.fullmatch("[0-9A-V]{20}", control_id)
     assert field(message, b"MSH", 8) == "ORU^R01^ORU_R01"
     assert validity(message) == "valid"
@@ -30,24 +30,24 @@ def test_hl7_results_arrive_mapped_and_what_is_unmapped_is_held_alone(everywhere
     assert found["H001"][3] == "H001^Leukocytes^L^6690-2^^LN"
     assert (found["H001"][5], found["H001"][6]) == ("5.50", "10*9/L^^UCUM")
     assert (found["H025"][5], found["H025"][6]) == ("136", "g/L^^UCUM"), "13.55 g/dL is 135.5 g/L, rounded once, half up"
-    [held] = everywhere.held(specimen)
+    [held] = shared.held(specimen)
     assert [one["code"] for one in held["results"]] == ["99999"]
-    assert everywhere.reasons(specimen) == {"unmapped"}
+    assert shared.reasons(specimen) == {"unmapped"}
 
 
-def test_astm_results_arrive_mapped_and_what_is_unmapped_is_held_alone(everywhere: Lab) -> None:
+def test_astm_results_arrive_mapped_and_what_is_unmapped_is_held_alone(shared: Lab) -> None:
     specimen = fresh()
     results = [("WBC", "4.37", "10*3/uL"), ("NEW#", "1", "10*3/uL"), ("RBC", "4.10", "10*6/uL")]
-    with everywhere.astm_client() as client:
+    with shared.astm_client() as client:
         assert client.send(astm(specimen, results))
-    [(_, message)] = everywhere.ward.wait(specimen)
+    [(_, message)] = shared.ward.wait(specimen)
     assert validity(message) == "valid"
     found = observations(message)
     assert found["H001"][5] == "4.37"
     assert found["H001"][6] == "10*9/L^^UCUM"
     assert len(found) == 2
-    assert everywhere.reasons(specimen) == {"unmapped"}
-    assert [row["state"] for row in everywhere.story(specimen, "delivery")] == ["delivered"]
+    assert shared.reasons(specimen) == {"unmapped"}
+    assert [row["state"] for row in shared.story(specimen, "delivery")] == ["delivered"]
 
 
 def test_a_message_in_one_frame_or_in_frames_cut_anywhere_is_the_same_message(shared: Lab) -> None:
@@ -81,9 +81,9 @@ def test_acknowledgements_are_those_that_the_sender_asked_for(shared: Lab, accep
     shared.ward.wait(last)
 
 
-def test_a_query_for_orders_is_answered_no_order(everywhere: Lab) -> None:
+def test_a_query_for_orders_is_answered_no_order(shared: Lab) -> None:
     header = "H|\\^&|||XN-1000^00-22^11001^^^^AB123456||||||||E1394-97"
-    with everywhere.astm_client() as client:
+    with shared.astm_client() as client:
         assert client.send([header, "Q|1|12^4^            7011110043^B||||20261118091522", "L|1|N"])
         answer = client.receive()
     assert [record.split("|")[0] for record in answer] == ["H", "L"]
@@ -208,48 +208,48 @@ def test_promise_7_an_id_that_the_laboratory_names_a_control_never_reaches_the_h
     assert not shared.ward.of("990042")
 
 
-def test_promise_10_no_patient_data_in_the_log_or_the_metrics(everywhere: Lab) -> None:
+def test_promise_10_no_patient_data_in_the_log_or_the_metrics(shared: Lab) -> None:
     specimen = f"ZQ99{fresh()}"
     message = oru(specimen, 1, [WBC, UNKNOWN], "20261121101500")
     message = message.replace(b"P1^^^^MR", b"ZQ7731904^^^^MR").replace(b"DOE^JO||19800101", b"Featherstonehaugh^Zebedee||19310214")
     broken = message.replace(b"|ORU^R01|", b"||").replace(b"UNICODE", b"UNI")
-    everywhere.ward.plans[specimen] = lambda message, before: "AE" if before == 0 else "AA"
-    with everywhere.hl7_client() as client:
+    shared.ward.plans[specimen] = lambda message, before: "AE" if before == 0 else "AA"
+    with shared.hl7_client() as client:
         client.send(message)
         client.send(broken)
         client.raw(b"\x0b" + message[:150])
-    with everywhere.hl7_client() as client:
+    with shared.hl7_client() as client:
         client.raw(message)
-    with everywhere.astm_client() as client:
+    with shared.astm_client() as client:
         records = astm(specimen, [("WBC", "7.5", "10*3/uL")])
         client.send([record.replace("DOE^JO||19800101", "Featherstonehaugh^Zebedee||19310214") for record in records])
         client.raw(b"\x05")
-    everywhere.ward.wait(specimen, 2)
-    wait_until(lambda: len(everywhere.held(specimen)) == 2, 5, "both are held in part")
-    everywhere.well("release", specimen, "--test", "WBC", "--reason", "seen Featherstonehaugh")
-    metrics = everywhere.get("/metrics").decode()
+    shared.ward.wait(specimen, 2)
+    wait_until(lambda: len(shared.held(specimen)) == 2, 5, "both are held in part")
+    shared.well("release", specimen, "--test", "WBC", "--reason", "seen Featherstonehaugh")
+    metrics = shared.get("/metrics").decode()
     assert "labbridge_messages_total" in metrics
-    told = everywhere.log.read_text() + metrics + everywhere.get("/healthz").decode()
+    told = shared.log.read_text() + metrics + shared.get("/healthz").decode()
     assert "unreadable" in metrics
     for secret in (*SECRETS, specimen):
         assert secret not in told
 
 
-def test_metrics_and_health_tell_how_things_stand(everywhere: Lab) -> None:
+def test_metrics_and_health_tell_how_things_stand(shared: Lab) -> None:
     def metric(name: str) -> float:
-        found = re.search(rf"^{re.escape(name)} (\S+)$", everywhere.get("/metrics").decode(), re.MULTILINE)
+        found = re.search(rf"^{re.escape(name)} (\S+)$", shared.get("/metrics").decode(), re.MULTILINE)
         return float(found[1]) if found else 0.0
 
     stored = 'labbridge_messages_total{analyzer="bc-1",kind="stored"}'
     released = 'labbridge_reports_total{analyzer="bc-1",state="released"}'
     before, before_released = metric(stored), metric(released)
     specimen = fresh()
-    everywhere.tell(specimen)
-    everywhere.ward.wait(specimen)
+    shared.tell(specimen)
+    shared.ward.wait(specimen)
     wait_until(lambda: metric(stored) == before + 1, 2, "one message more")
     assert metric(released) == before_released + 1
     wait_until(lambda: metric('labbridge_queue{destination="his"}') == 0, 2, "nothing waits")
-    status = everywhere.status()
+    status = shared.status()
     assert status["store"] == "ready"
     assert [one["name"] for one in status["destinations"]] == ["his"]
     assert status["destinations"][0]["connections"] == 4

@@ -3,16 +3,18 @@
 import base64
 import re
 import resource
-import sqlite3
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 
 import pytest
 
-from tests.e2e.helpers import RBC, WBC, Lab, fresh, laboratory, observations, specimen_of, why
+from labbridge.store.schema import metadata
+from tests.e2e.conftest import Lasting
+from tests.e2e.helpers import RBC, WBC, Lab, fresh, observations, specimen_of, why
 from tests.store.postgres import Server
-from tests.support import ACK, END, ENQ, NAK, START, AstmClient, astm, field, frame, oru, wait_until
+from tests.store.support import behind
+from tests.support import ACK, END, ENQ, NAK, START, AstmClient, astm, field, frame, only, oru, wait_until
 
 Own = Callable[..., Lab]
 
@@ -22,20 +24,35 @@ def wbc(value: str) -> tuple[str, str, str]:
 
 
 @pytest.fixture(scope="module")
-def latest(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Lab]:
+def latest(lasting: Lasting) -> Iterator[Lab]:
     """A shared daemon where a later measurement of the same test is sent without asking."""
-    with laboratory(tmp_path_factory.mktemp("latest"), repeat="latest-measured") as lab:
+    with lasting(repeat="latest-measured") as lab:
         yield lab
-        assert lab.stop() == 0
 
 
 @contextmanager
 def store_locked(lab: Lab) -> Iterator[None]:
-    """Another program keeps the right to write to the SQLite file."""
-    with closing(sqlite3.connect(lab.folder / "lab.db", isolation_level=None)) as other:
-        other.execute("BEGIN IMMEDIATE")
+    """Another program keeps the right to write to the SQLite file, or to the tables."""
+    with behind(lab.url) as other:
+        if other.dialect.name == "postgresql":
+            other.exec_driver_sql(f"LOCK TABLE {', '.join(metadata.tables)} IN EXCLUSIVE MODE")
         yield
-        other.execute("ROLLBACK")
+
+
+@contextmanager
+def store_failing(lab: Lab, request: pytest.FixtureRequest) -> Iterator[None]:
+    """What is to be stored fails: the SQLite file stays locked for longer than the daemon waits, the server is stopped."""
+    if lab.url.startswith("sqlite"):
+        with store_locked(lab):
+            yield
+        return
+    server: Server = request.getfixturevalue("postgresql_server")
+    server.stop()
+    try:
+        yield
+    finally:
+        server.start()
+    wait_until(lambda: lab.status()["store"] == "ready", 15, "the connection is made again")
 
 
 # -- acknowledgement and storage
@@ -54,8 +71,9 @@ def test_ack_before_store(own: Own) -> None:
     lab.ward.wait(specimen)
 
 
+@only("sqlite", "its file is locked")
 def test_reject_for_transient_fault(own: Own) -> None:
-    """A store that is busy for long is AE and NAK, never AR; the same message is taken once it is well."""
+    """A store that is locked for long is AE and NAK, never AR; the same message is taken once it is well."""
     lab = own()
     specimen, other = fresh(), fresh()
     records = astm(other, [("WBC", "5.00", "10*3/uL")])
@@ -76,11 +94,10 @@ def test_reject_for_transient_fault(own: Own) -> None:
     assert not lab.rows("pending")
 
 
-@pytest.mark.postgresql
+@only("postgresql", "its server is stopped")
 def test_reject_for_transient_fault_of_the_database_server(own: Own, postgresql_server: Server) -> None:
     """The database server goes away under load: AE and NAK until it is back, then all is taken and delivered."""
-    url, drop = postgresql_server.create()
-    lab = own(url=url)
+    lab = own()
     before, during, other = fresh(), fresh(), fresh()
     with lab.hl7_client() as client, lab.astm_client() as line:
         assert field(client.send(oru(before, 1, [WBC])), b"MSA", 1) == "AA"
@@ -97,9 +114,9 @@ def test_reject_for_transient_fault_of_the_database_server(own: Own, postgresql_
         lab.ward.wait(specimen)
     assert "as written" in lab.well("verify")
     assert lab.stop() == 0
-    drop()
 
 
+@only("sqlite", "the limit is that of the daemon's own files")
 def test_disk_full_no_ack(own: Own) -> None:
     """With a full disk nothing is acknowledged, the daemon stays alive (though it cannot log), and goes on when there is room."""
     lab = own()
@@ -119,9 +136,9 @@ def test_disk_full_no_ack(own: Own) -> None:
     assert "as written" in lab.well("verify")
 
 
-def test_crash_in_processing(own: Own, store_url: str) -> None:
+def test_crash_in_processing(own: Own) -> None:
     """Killed with messages in flight on both sides, nothing stays "in processing": all that was acknowledged arrives."""
-    lab = own(url=store_url)
+    lab = own()
     specimens, silent = [fresh() for _ in range(40)], [True]
     lab.ward.plans = {specimen: lambda message, before: None if silent[0] else "AA" for specimen in specimens}
     with lab.hl7_client() as client:
@@ -194,29 +211,29 @@ def test_answers_out_of_order(shared: Lab) -> None:
 # -- identity
 
 
-def test_two_messages_same_second(everywhere: Lab) -> None:
+def test_two_messages_same_second(shared: Lab) -> None:
     """Messages of one second, with one control id for all, are as many messages as were sent."""
     specimens = [fresh() for _ in range(20)]
-    with everywhere.hl7_client() as client, everywhere.astm_client() as line:
+    with shared.hl7_client() as client, shared.astm_client() as line:
         for specimen in specimens[:10]:
             assert field(client.send(oru(specimen, 1, [WBC])), b"MSA", 1) == "AA"
         for specimen in specimens[10:]:
             assert line.send(astm(specimen, [("WBC", "5.50", "10*3/uL")]))
     for specimen in specimens:
-        assert len(everywhere.ward.wait(specimen)) == 1
+        assert len(shared.ward.wait(specimen)) == 1
 
 
-def test_the_same_message_again_is_stored_as_a_duplicate_and_not_sent_again(everywhere: Lab) -> None:
+def test_the_same_message_again_is_stored_as_a_duplicate_and_not_sent_again(shared: Lab) -> None:
     specimen, other, last = fresh(), fresh(), fresh()
     for _ in range(3):
-        everywhere.tell(specimen)
-        with everywhere.astm_client() as line:
+        shared.tell(specimen)
+        with shared.astm_client() as line:
             assert line.send(astm(other, [("WBC", "5.50", "10*3/uL")]))
-    everywhere.tell(last)
-    everywhere.ward.wait(last)
-    assert len(everywhere.ward.of(specimen)) == len(everywhere.ward.of(other)) == 1
-    assert len(everywhere.story(specimen, "report")) == len(everywhere.story(other, "report")) == 1
-    assert not everywhere.held(specimen)
+    shared.tell(last)
+    shared.ward.wait(last)
+    assert len(shared.ward.of(specimen)) == len(shared.ward.of(other)) == 1
+    assert len(shared.story(specimen, "report")) == len(shared.story(other, "report")) == 1
+    assert not shared.held(specimen)
 
 
 def test_value_a_b_a(latest: Lab) -> None:
@@ -267,7 +284,7 @@ def test_promise_3_an_older_measurement_never_overwrites_a_newer_one(latest: Lab
     assert [row["state"] for row in latest.story(specimen, "report")] == ["released", "superseded"]
 
 
-def test_two_specimens_one_message(everywhere: Lab) -> None:
+def test_two_specimens_one_message(shared: Lab) -> None:
     """Each result goes to its own specimen, in either protocol."""
     one, two, three, four = (fresh() for _ in range(4))
     head, _, *_ = astm(one, [])
@@ -275,14 +292,14 @@ def test_two_specimens_one_message(everywhere: Lab) -> None:
     for number, (specimen, value) in enumerate(((one, "5.10"), (two, "6.20")), 1):
         body = astm(specimen, [("WBC", value, "10*3/uL")])[1:-1]
         records += [body[0].replace("P|1", f"P|{number}"), body[1], body[2]]
-    with everywhere.astm_client() as line:
+    with shared.astm_client() as line:
         assert line.send([*records, "L|1|N"])
     message = oru(three, 1, [wbc("7.30")])
     second = oru(four, 1, [wbc("8.40")]).split(b"\r", 2)[2]
-    with everywhere.hl7_client() as client:
+    with shared.hl7_client() as client:
         assert field(client.send(message + second), b"MSA", 1) == "AA"
     for specimen, value in ((one, "5.10"), (two, "6.20"), (three, "7.30"), (four, "8.40")):
-        [(_, sent)] = everywhere.ward.wait(specimen)
+        [(_, sent)] = shared.ward.wait(specimen)
         assert (specimen_of(sent), observations(sent)["H001"][5]) == (specimen, value)
 
 
@@ -299,57 +316,57 @@ def test_unknown_flag_value(shared: Lab) -> None:
     assert sorted(observations(sent)) == ["H001", "H024"]
 
 
-def test_ed_70k(everywhere: Lab) -> None:
+def test_ed_70k(shared: Lab) -> None:
     """A histogram of 70 KB beside the results is kept whole and holds nothing up."""
     specimen = fresh()
     picture = base64.b64encode(bytes(range(256)) * 280).decode()
     histogram = f"OBX|9|ED|15000^WBC Histogram. BMP^99MRC||^Image^BMP^Base64^{picture}||||||F\r"
-    with everywhere.hl7_client() as client:
+    with shared.hl7_client() as client:
         assert field(client.send(oru(specimen, 1, [WBC]) + histogram.encode()), b"MSA", 1) == "AA"
-    [(_, sent)] = everywhere.ward.wait(specimen)
+    [(_, sent)] = shared.ward.wait(specimen)
     assert sorted(observations(sent)) == ["H001"]
-    assert everywhere.story(specimen, "message")[0]["size"] > 95_000
+    assert shared.story(specimen, "message")[0]["size"] > 95_000
 
 
-def test_message_10mb(everywhere: Lab) -> None:
+def test_message_10mb(shared: Lab) -> None:
     specimen = fresh()
     picture = base64.b64encode(bytes(range(256)) * 30_000).decode()
-    with everywhere.hl7_client() as client:
+    with shared.hl7_client() as client:
         began = time.monotonic()
         histogram = f"OBX|9|ED|15000^x^99MRC||^Image^BMP^Base64^{picture}||||||F\r".encode()
         assert field(client.send(oru(specimen, 1, [WBC]) + histogram), b"MSA", 1) == "AA"
         assert time.monotonic() - began < 5
-    [(_, sent)] = everywhere.ward.wait(specimen)
+    [(_, sent)] = shared.ward.wait(specimen)
     assert sorted(observations(sent)) == ["H001"]
-    assert everywhere.story(specimen, "message")[0]["size"] > 10_000_000
+    assert shared.story(specimen, "message")[0]["size"] > 10_000_000
 
 
-def test_no_msh9(everywhere: Lab) -> None:
+def test_no_msh9(shared: Lab) -> None:
     """A message that does not say its type is acknowledged and shown."""
-    before = len(everywhere.messages("unreadable"))
-    with everywhere.hl7_client() as client:
+    before = len(shared.messages("unreadable"))
+    with shared.hl7_client() as client:
         assert field(client.send(oru(fresh(), 1, [WBC]).replace(b"|ORU^R01|", b"||")), b"MSA", 1) == "AA"
-    assert len(everywhere.messages("unreadable")) == before + 1
+    assert len(shared.messages("unreadable")) == before + 1
 
 
-def test_utf8_name_default_charset(everywhere: Lab) -> None:
+def test_utf8_name_default_charset(shared: Lab) -> None:
     """A name in UTF-8 without a word about the character set arrives as it is."""
     specimen = fresh()
     message = oru(specimen, 1, [WBC]).replace(b"||||||UNICODE", b"").replace(b"DOE^JO", "Müller^李雷".encode())
-    with everywhere.hl7_client() as client:
+    with shared.hl7_client() as client:
         assert field(client.send(message), b"MSA", 1) == "AA"
-    [(_, sent)] = everywhere.ward.wait(specimen)
+    [(_, sent)] = shared.ward.wait(specimen)
     assert field(sent, b"PID", 5) == "Müller^李雷"
 
 
-def test_latin1_byte(everywhere: Lab) -> None:
+def test_latin1_byte(shared: Lab) -> None:
     """A byte that is not of the character set: acknowledged, kept, and held rather than guessed."""
     specimen = fresh()
     message = oru(specimen, 1, [WBC]).replace(b"||||||UNICODE", b"").replace(b"DOE^JO", b"M\xfcller^Jo")
-    with everywhere.hl7_client(everywhere.plain_hl7) as client:
+    with shared.hl7_client(shared.plain_hl7) as client:
         assert field(client.send(message), b"MSA", 1) == "AA"
-    wait_until(lambda: "undecodable" in everywhere.reasons(specimen), 5, "held")
-    assert not everywhere.ward.of(specimen)
+    wait_until(lambda: "undecodable" in shared.reasons(specimen), 5, "held")
+    assert not shared.ward.of(specimen)
 
 
 def test_parse_error_no_neighbour_value(shared: Lab) -> None:
@@ -390,13 +407,13 @@ def test_a_frame_is_acknowledged_after_it_is_durable(own: Own) -> None:
     assert re.search("connected", lab.log.read_text())
 
 
-def test_what_nobody_sends_again_is_stored_when_the_store_is_well(own: Own) -> None:
+def test_what_nobody_sends_again_is_stored_when_the_store_is_well(own: Own, request: pytest.FixtureRequest) -> None:
     """A transmission that breaks off, and garbage, while nothing can be stored: both are shown afterwards."""
     lab = own()
     with lab.astm_client() as line:
         assert line.raw(ENQ) == ACK
         assert line.raw(frame(1, b"H|\\^&|||XN-1000\r")) == ACK
-        with store_locked(lab):
+        with store_failing(lab, request):
             line.close()
             with lab.hl7_client() as garbage:
                 garbage.raw(b"GET / HTTP/1.0\r\n\r\n")

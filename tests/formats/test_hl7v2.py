@@ -6,7 +6,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labbridge import profiles
@@ -444,3 +444,24 @@ def test_every_result_stays_with_its_specimen(orders: list[tuple[str, list[int]]
         segments += [f"OBX|1|NM|{specimen}{number}||{number}||||||F" for number in numbers]
         expected.setdefault(specimen, []).extend((f"{specimen}{number}", str(number)) for number in numbers)
     assert {each.specimen.id: values(each) for each in read(*segments).reports} == expected
+
+
+def timed(value: str, time: str) -> list[str]:
+    return ["1", "NM", "GLU", "", value, *[""] * 8, time]
+
+
+TEXT = st.sampled_from(["", "1", "NM", "SN", "20261117", "20261118", "20261117141201", "<^20261117"])
+
+
+@example([timed("20261117", "20261117"), timed("5", "20261118"), timed("20261118", "20261117")])
+@settings(max_examples=300)
+@given(st.lists(st.lists(TEXT, min_size=3, max_size=20), min_size=1, max_size=8))
+def test_a_record_reads_the_same_whatever_was_read_before_it(records: list[list[str]]) -> None:
+    lines = ["|".join(["OBX", *fields]) for fields in records]
+    together = report(MSH, OBR, *lines).results
+    again = report(MSH, OBR, *lines[::-1]).results
+    alone = []
+    for line in lines:
+        hl7v2._reader.cache_clear()
+        alone += report(MSH, OBR, line).results
+    assert [*together] == alone == [*again][::-1]

@@ -5,7 +5,7 @@ from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given, settings
+from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labbridge import profiles
@@ -358,3 +358,24 @@ def test_every_result_stays_with_its_specimen(orders: list[tuple[str, list[int]]
         records += [f"R|1|^^^{specimen}{number}|{number}|||||F" for number in numbers]
         expected.setdefault(specimen, []).extend((f"{specimen}{number}", str(number)) for number in numbers)
     assert {each.specimen.id: values(each) for each in read(*records, L).reports} == expected
+
+
+def timed(value: str, time: str) -> list[str]:
+    return ["1", "^^^GLU", value, *[""] * 8, time]
+
+
+TEXT = st.sampled_from(["", "1", "^^^1", "20261117", "20261118", "20261117141201", "^^^20261117", "<20261117"])
+
+
+@example([timed("20261117", "20261117"), timed("5", "20261118"), timed("20261118", "20261117")])
+@settings(max_examples=300)
+@given(st.lists(st.lists(TEXT, min_size=3, max_size=14), min_size=1, max_size=8))
+def test_a_record_reads_the_same_whatever_was_read_before_it(records: list[list[str]]) -> None:
+    lines = ["|".join(["R", *fields]) for fields in records]
+    together = read(H, P, O, *lines, L).reports[0].results
+    again = read(H, P, O, *lines[::-1], L).reports[0].results
+    alone = []
+    for line in lines:
+        lis02._reader.cache_clear()
+        alone += read(H, P, O, line, L).reports[0].results
+    assert [*together] == alone == [*again][::-1]

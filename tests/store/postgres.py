@@ -3,7 +3,8 @@
 import os
 import shutil
 import tempfile
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from contextlib import contextmanager
 from itertools import count
 from pathlib import Path
 
@@ -26,9 +27,8 @@ def postgresql_server() -> Iterator["Server"]:
 @pytest.fixture
 def postgresql_url(postgresql_server: "Server") -> Iterator[str]:
     """The URL of an empty database, dropped after the test."""
-    url, drop = postgresql_server.create()
-    yield url
-    drop()
+    with postgresql_server.database() as url:
+        yield url
 
 
 class Server:
@@ -45,12 +45,13 @@ class Server:
         self._run("ALTER SYSTEM SET fsync = off")  # no power cut is tested here, and every test makes a database
         self._run("SELECT pg_reload_conf()")
 
-    def create(self) -> tuple[str, Callable[[], None]]:
-        """Make an empty database; gives its URL and what drops it again, whoever still uses it."""
+    @contextmanager
+    def database(self) -> Iterator[str]:
+        """The URL of an empty database, which is dropped afterwards, whoever still uses it."""
         name = f"test_{next(_numbers)}"
         self._run(f"CREATE DATABASE {name}")
-        url = self._server.get_uri(database=name, driver="psycopg")
-        return url, lambda: self._run(f"DROP DATABASE {name} WITH (FORCE)")
+        yield self._server.get_uri(database=name, driver="psycopg")
+        self._run(f"DROP DATABASE {name} WITH (FORCE)")
 
     def stop(self) -> None:
         """Stop the server at once, as a crash would."""
@@ -66,8 +67,9 @@ class Server:
         self._server.ensure_postgres_running()
 
     def close(self) -> None:
-        """Stop the server for good."""
+        """Stop the server for good, and see that it has ended."""
         self._server.cleanup()
+        assert not (self._server.pgdata / "postmaster.pid").exists(), "the server still runs"
 
     def _run(self, sql: str) -> None:
         with psycopg.connect(self._server.get_uri(), autocommit=True) as connection:

@@ -6,8 +6,7 @@ from hypothesis import strategies as st
 
 from labbridge.wire import Lis01Settings
 from labbridge.wire.events import LocalProtocolError
-from labbridge.wire.lis01 import is_terminator
-from labbridge.wire.lis01_frames import Frame, FrameReader, begins_record, checksum, cut
+from labbridge.wire.lis01_frames import Frame, FrameReader, begins_record, checksum, cut, is_terminator
 from tests.wire.replay import SIZES, frame, segments
 
 TEXT = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), min_size=1).map(lambda text: text.encode("latin-1"))
