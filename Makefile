@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: help run test lint bench torture clean
+.PHONY: fuzz help run test lint bench torture faults clean conformance pages
 help:            ## this list
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
 
@@ -26,10 +26,23 @@ lint: .venv/ready ## ruff, mypy, import contracts
 
 test: .venv/ready lint ## lint, all tests with coverage, the coverage floors
 	$(BIN)/coverage erase
-	$(BIN)/coverage run -m pytest
+	$(BIN)/coverage run -m pytest -n $${WORKERS:-3}
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95 --include='labbridge/wire/*,labbridge/formats/*,labbridge/mapping*,labbridge/pipeline.py' --skip-covered
 	$(BIN)/coverage report --fail-under=90 --skip-covered --sort=cover | tail -n 30
+
+conformance: .venv/ready ## the tests of what the standards demand, row by row; writes docs/conformance.md
+	$(BIN)/python -m tests.conformance.plugin -n 2
+
+pages: .venv/ready ## writes docs/analyzers.md from the profiles
+	$(BIN)/python -m tests.analyzers_page
+
+faults: .venv/ready ## every named fault alone, then all mixed five times as long (SECONDS=60 CONNECTIONS=20 SEED=n); prints a table
+	$(BIN)/python -m tests.faults --fault each --seconds $(or $(SECONDS),60) --connections $(or $(CONNECTIONS),20) --seed $(or $(SEED),0)
+
+fuzz: .venv/ready ## ten minutes of bytes that try to stop a reader (SECONDS_EACH=50)
+	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-fuzz.lock
+	$(BIN)/python -m tests.fuzz
 
 torture: .venv/ready ## 100 rounds of kill -9 under load (SEED=n to repeat one run)
 	$(BIN)/python -m tests.torture --rounds $${ROUNDS:-100} --seed $${SEED:-0}

@@ -39,6 +39,7 @@ class Desk(msgspec.Struct, eq=False):
     transmission: int = 0
     unsettled: int = 0
     sent: int = 0
+    repeats: bool = True  # the other side sends again what is refused
 
 
 class Item(msgspec.Struct, eq=False):
@@ -50,6 +51,7 @@ class Item(msgspec.Struct, eq=False):
     rules: AnalyzerRules
     answer: Answer = Answer(False)
     reply: bytes = b""  # a message of our own that must follow (the answer to a query)
+    late: bool = False  # not stored, and to be tried again by ourselves
 
     @property
     def body(self) -> bytes:
@@ -93,6 +95,7 @@ class Batch:
         self.incomplete: list[tuple[str, int, bytes]] = []
         self.completed: list[tuple[str, list[int]]] = []
         self.counts: Counter[tuple[str, str, str]] = Counter()
+        self.skews: list[tuple[str, float]] = []  # how far ahead of ours an analyzer's clock is, by its header's time
         self.moment = Moment.of(intake.clock(), self.revision.zone, intake.entropy)
         readings = [self._read(item) for item in self.items]
         read = [(item, reading) for item, reading in zip(self.items, readings, strict=True) if isinstance(reading, Reading)]
@@ -155,6 +158,7 @@ class Batch:
             self.context.forget(reading.reports)
             self._unreadable(item, _FAULT)
             return
+        self.skews += [(item.rules.name, report.sent_at - self.moment.at) for report in reading.reports[:1] if report.sent_at]
         kind = "stored" if outcomes or not reading.reports else "duplicate"
         state = "open" if reading.problems and not reading.reports else ""
         message_id = self._journal(item, kind, reading.problems, digest=digest, control_id=reading.control_id, state=state)
@@ -219,6 +223,7 @@ class Batch:
         for analyzer, numbers in self.completed:
             intake.forget_incomplete(analyzer, numbers)
         intake.count(self.counts)
+        intake.clocks(self.skews)
         intake.batch_done(self.items or [])
         if self.queued:
             intake.queued(self.queued)
@@ -237,7 +242,7 @@ class Batch:
         moment = Moment.of(intake.clock(), intake.revision.zone, intake.entropy)
         for item in self.items:
             item.reply, item.answer = b"", Answer(False)
-            if isinstance(item.event, Abandoned | Stray):
+            if isinstance(item.event, Abandoned | Stray) or not item.desk.repeats:
                 intake.try_later(item)
             elif not isinstance(item.event, Part) and item.speaks_hl7:
                 item.answer = Answer(False, refusal(item.body, moment))

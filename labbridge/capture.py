@@ -5,6 +5,7 @@ from labbridge.wire.lis01 import Lis01Link, Lis01Settings
 from labbridge.wire.mllp import MllpLink, MllpSettings
 
 STX, ENQ, EOT, NAK, SB = b"\x02", b"\x05", b"\x04", b"\x15", b"\x0b"
+EB_CR, BETWEEN = b"\x1c\r", b"\r\n\x1c"
 
 
 def messages(data: bytes, framing: str) -> tuple[list[bytes], list[str]]:
@@ -14,7 +15,7 @@ def messages(data: bytes, framing: str) -> tuple[list[bytes], list[str]]:
     that is told. Bare text is one message.
     """
     if framing == "mllp":
-        return (_mllp(data), []) if SB in data else ([data], [])
+        return (_mllp(data), _oddities(data)) if SB in data else ([data], [])
     if STX not in data:
         return [data.strip(ENQ + EOT)], []
     found, refused = _lis01(data, checksum=True)
@@ -24,16 +25,26 @@ def messages(data: bytes, framing: str) -> tuple[list[bytes], list[str]]:
 
 
 def _mllp(data: bytes) -> list[bytes]:
-    link = MllpLink(MllpSettings(answer_time=None))
+    link = MllpLink(MllpSettings(answer_time=None, max_message=len(data)))
     found = [event.payload for event in link.receive(data, 0.0) if isinstance(event, Received)]
     if data.count(SB) > len(found):  # a last block without its end
         found += [event.payload for event in link.receive(b"\x1c\x0d", 0.0) if isinstance(event, Received)]
     return found
 
 
+def _oddities(data: bytes) -> list[str]:
+    """What is not in order about MLLP blocks: one without its end, bytes that belong to none."""
+    before, *blocks = data.split(SB)
+    parts = [block.partition(EB_CR) for block in blocks]
+    odd = [] if all(end for _, end, _ in parts) else ["a block without its end (FS CR): what came may not be all of it"]
+    if any(outside.strip(BETWEEN) for outside in (before, *(after for _, _, after in parts))):
+        odd.append("bytes outside the blocks: on the wire they would be no part of a message")
+    return odd
+
+
 def _lis01(data: bytes, *, checksum: bool) -> tuple[list[bytes], bool]:
     """Plays the capture to a host link, a frame at a time; gives the messages, and whether a frame was refused."""
-    link = Lis01Link(Lis01Settings(role="host", checksum=checksum, numbered=False, answer_time=None))
+    link = Lis01Link(Lis01Settings(role="host", checksum=checksum, numbered=False, answer_time=None, max_message=len(data)))
     found: list[bytes] = []
     refused = False
 

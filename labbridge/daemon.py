@@ -17,7 +17,7 @@ from typing import Any
 import structlog
 from twisted.internet import defer, task
 
-from labbridge import commands, config, control, revision, web
+from labbridge import commands, config, control, revision, security, web
 from labbridge.commands import CommandError, Done, Request
 from labbridge.config import Destination, Settings
 from labbridge.delivery import Outbox
@@ -25,10 +25,11 @@ from labbridge.destinations import Connections
 from labbridge.intake import Intake
 from labbridge.lanes import Policy, Queued
 from labbridge.links.tcp import ListenError
+from labbridge.links.tls import SecurityError
 from labbridge.metrics import Metrics
 from labbridge.model import Reason, encode
 from labbridge.pipeline import Moment, Revision
-from labbridge.stations import Station
+from labbridge.stations import Station, renewed
 from labbridge.store import Store, StoreState, Transaction
 
 log = structlog.get_logger()
@@ -48,7 +49,7 @@ class Daemon:
         self.clock = clock
         self.revision: Revision
         self.revision, notices = revision.build(settings, self.path)
-        for notice in notices:
+        for notice in (*notices, *security.notices(settings)):
             log.warning(notice)
         self.metrics = Metrics()
         self.store = Store(settings.store.url, clock=clock, wake=reactor.callFromThread, on_state=self._store_changed)
@@ -67,9 +68,11 @@ class Daemon:
     # -- start ---------------------------------------------------------------------------------------------------
 
     def start(self) -> None:
-        """Opens the store and the ports. Raises StoreError or ListenError with a text for a person."""
+        """Opens the store and the ports. Raises StoreError, or ListenError, with a text for a person."""
+        if wrong := list(security.mistakes(self.settings, self.path)):
+            raise ListenError("\n".join(wrong))
         for destination in self.settings.destinations:
-            self._add_destination(destination)
+            self._add_destination(*self._built(destination))
         self.store.open()
         at: tuple[str | int, ...] = ()
         try:
@@ -145,12 +148,14 @@ class Daemon:
 
     # -- destinations --------------------------------------------------------------------------------------------
 
-    def _add_destination(self, destination: Destination) -> None:
+    def _built(self, destination: Destination) -> tuple[Outbox, Connections]:
         name, answers = destination.name, destination.answers
         policy = Policy(answers.ae, answers.ar, answers.tries, answers.pause_after, destination.timeout)
         outbox = Outbox(name, destination.connections, policy, self.store, self.metrics, self.reactor, self.clock)
-        self.outboxes[name] = outbox
-        self._connections[name] = Connections(destination, outbox, self.reactor)
+        return outbox, Connections(destination, outbox, self.reactor)
+
+    def _add_destination(self, outbox: Outbox, connections: Connections) -> None:
+        self.outboxes[outbox.name], self._connections[outbox.name] = outbox, connections
 
     def _drop_destination(self, name: str) -> None:
         self.outboxes.pop(name).stopping = True
@@ -182,7 +187,8 @@ class Daemon:
         elif request.command in ("pause", "resume"):
             self._pause(request, actor, reply)
         elif request.command == "reload":
-            self.reload().addCallback(
+            done = defer.maybeDeferred(self.reload).addErrback(lambda failure: [f"not carried out: {failure.type.__name__}"])
+            done.addCallback(
                 lambda problems: reply({"ok": not problems, "said": [] if problems else ["reloaded"], "error": "; ".join(problems)})
             )
         elif request.command in commands.COMMANDS:
@@ -238,14 +244,19 @@ class Daemon:
         try:
             settings = config.load(self.path)
             compiled, notices = revision.build(settings, self.path)
-        except (config.ConfigError, revision.RevisionError) as error:
-            log.error("the configuration is wrong, the old one stays in force", problems=str(error))
-            return defer.succeed(str(error).splitlines())
+            wrong = "\n".join(security.mistakes(settings, self.path))
+            come = [] if wrong else config.changes(self.settings.destinations, settings.destinations)[1]
+            built = [self._built(destination) for destination in come]  # the files may have changed since they were proven
+        except (config.ConfigError, revision.RevisionError, SecurityError) as error:
+            wrong = str(error)
+        if wrong:
+            log.error("the configuration is wrong, the old one stays in force", problems=wrong)
+            return defer.succeed(wrong.splitlines())
         if settings.store != self.settings.store or settings.control != self.settings.control:
             message = "[store] and [control] cannot change while running: restart labbridge"
             log.error(message)
             return defer.succeed([message])
-        for notice in notices:
+        for notice in (*notices, *security.notices(settings)):
             log.warning(notice)
         old, self.settings = self.settings, settings
         gone, new = config.changes(old.analyzers, settings.analyzers)
@@ -254,35 +265,34 @@ class Daemon:
                 self.stations.pop(station.analyzer.name).stop("the configuration changed")
         self.revision = compiled
         self.intake.revise(compiled)
-        self._reload_destinations(old, settings)
-        return task.deferLater(self.reactor, PORT_SECONDS, self._start_stations)
+        self._reload_destinations(old, settings, built)
+        problems = renewed(*self.stations.items(), *self._connections.items())
+        return task.deferLater(self.reactor, PORT_SECONDS, self._start_stations, problems)
 
-    def _start_stations(self) -> list[str]:
-        """Starts the analyzers that have no station; returns what went wrong."""
-        problems = []
+    def _start_stations(self, problems: list[str]) -> list[str]:
+        """Starts the analyzers that have no station; adds what went wrong."""
         for index, analyzer in enumerate(self.settings.analyzers):
             if analyzer.name in self.stations or self._stopping:
                 continue
-            station = Station(analyzer, self)
             try:
+                station = Station(analyzer, self)
                 station.start()
-            except ListenError as error:
-                problems.append(config.place(self.path, "analyzer", index, "listen") + str(error))
-                log.error(problems[-1])
-            else:
                 self.stations[analyzer.name] = station
+            except (ListenError, SecurityError) as error:
+                problems.append(config.place(self.path, "analyzer", index, getattr(error, "key", "listen")) + str(error))
+        for problem in problems:
+            log.error(problem)
         log.info("reloaded", revision=self.revision.digest.hex()[:12])
         return problems
 
-    def _reload_destinations(self, old: Settings, new: Settings) -> None:
-        gone, come = config.changes(old.destinations, new.destinations)
-        for destination in gone:
+    def _reload_destinations(self, old: Settings, new: Settings, built: list[tuple[Outbox, Connections]]) -> None:
+        for destination in config.changes(old.destinations, new.destinations)[0]:
             self._drop_destination(destination.name)
-        for destination in come:
-            self._add_destination(destination)
-            self._connections[destination.name].start()
-            self._arriving[destination.name] = []
-        if come:
+        for outbox, connections in built:
+            self._add_destination(outbox, connections)
+            connections.start()
+            self._arriving[outbox.name] = []
+        if built:
             self._read_queue()
 
     def _read_queue(self) -> None:

@@ -8,11 +8,12 @@ from collections.abc import Mapping
 from typing import Any
 
 _ANY: Mapping[str, Mapping[str, Any]] = {
-    "profile": {"discipline": ""},
+    "profile": {"discipline": "", "sender": []},
     "evidence": {},
     "link": {
         "charset": ["UTF-8"],
         "timezone": "",
+        "local_escapes": "",
         "ends_message": "L",
         "frame_size": 240,
         "checksum": True,
@@ -21,6 +22,8 @@ _ANY: Mapping[str, Mapping[str, Any]] = {
     },
     "times": {"formats": [], "null": ["18991230", "00000000000000", "00000000"]},
     "value": {"absent": [], "attachment": [], "decimal": ".", "thousands": ""},
+    # R-7 of LIS02 and HL7 table 0078 have the same letters: L H LL HH < > N A U D B W.
+    "flags": {},
     "alarms": {"none": [], "codes": {}},
     "query": {"types": []},
 }
@@ -92,7 +95,8 @@ _LIS02: Mapping[str, Mapping[str, Any]] = {
     },
     "roles": {"qc": [{"O-12": "Q"}, {"H-12": "Q"}], "test": {"H-12": "[TD]"}},
     # LIS02 has letters of its own: R was sent before, V was verified, Q answers a query, S is partial, and W is
-    # questionable, which in HL7 would be a retraction: it becomes "not verified".
+    # questionable, which in HL7 would be a retraction: it becomes "not verified". M is no status but says that the
+    # result is a MIC, so that nothing is known of it.
     "status": {code: code for code in "CFINPX"} | {"R": "F", "V": "F", "Q": "F", "S": "P", "W": "R"},
     "query": {
         "specimens": ["Q-3.2", {"from": "Q-3", "pattern": "[^^]+"}],
@@ -102,3 +106,6 @@ _LIS02: Mapping[str, Mapping[str, Any]] = {
     },
 }
 DEFAULTS = {"any": _ANY, "hl7v2": _HL7V2, "lis02": _LIS02}
+# Of each protocol: the header, the record that comments on another, the record that is a result, and those that may be in
+# force above it, none where that is any.
+RECORDS: Mapping[str, tuple[str, str, str, str]] = {"hl7v2": ("MSH", "NTE", "OBX", ""), "lis02": ("H", "C", "R", "HPO")}

@@ -25,6 +25,7 @@ log = structlog.get_logger()
 
 BATCH_MESSAGES, BATCH_BYTES, BATCH_PER_LINK = 256, 8 << 20, 16
 LINK_UNSETTLED, WAITING_BYTES = 32, 64 << 20
+SKEW_MESSAGES, SKEW_TOLD = 20, 300  # a clock is judged by so many messages, and told about when it is so many seconds off
 
 
 class Intake:
@@ -55,6 +56,7 @@ class Intake:
         self._submitted = 0
         self._sessions = 0
         self._late: list[Item] = []  # what nobody sends again, and could not be stored yet
+        self._skews: defaultdict[str, deque[int]] = defaultdict(lambda: deque(maxlen=SKEW_MESSAGES))
         self._incomplete: dict[str, list[tuple[int, int, bytes]]] = {}
         self.failing = False  # the last batch could not be stored
         self.refused = 0  # since then
@@ -66,7 +68,7 @@ class Intake:
         """A connection of this analyzer is there."""
         self._sessions += 1
         session = f"{analyzer}/{int(self.clock() * 1000):x}-{self._sessions:x}"
-        self._desks[id(link)] = Desk(analyzer, self.revision.analyzers[analyzer], session, link, deque())
+        self._desks[id(link)] = Desk(analyzer, self.revision.analyzers[analyzer], session, link, deque(), repeats=link.repeats)
 
     def closed(self, link: WireProtocol) -> None:
         """The connection is gone; what it sent is still decided and stored."""
@@ -108,10 +110,9 @@ class Intake:
             self._submit()
 
     def _take_late(self) -> None:
-        for late in self._late:
+        for late in reversed(self._late):
             late.desk.waiting.appendleft((late.session, late.event))
             self._turns[id(late.desk)] = late.desk
-            self._bytes += len(bytes_of(late.event))
         self._late.clear()
 
     def catch_up(self) -> None:
@@ -143,6 +144,8 @@ class Intake:
 
     def _settle(self, item: Item) -> None:
         desk, event = item.desk, item.event
+        if item.late:
+            return
         self._bytes -= len(bytes_of(event))
         if isinstance(event, Abandoned | Stray):
             return
@@ -157,8 +160,11 @@ class Intake:
             desk.link.send(desk.sent, item.reply)
 
     def try_later(self, item: Item) -> None:
-        """Keeps a broken transmission, or bytes outside any, for the next batch: nobody sends them again."""
-        self._late.append(item)
+        """Keeps what nobody sends again for the next batch: a broken transmission, bytes outside any, what no one acknowledges."""
+        item.late = True
+        with self._lock:
+            self._late.append(item)
+            self._turns.pop(id(item.desk), None)  # what came after it on this link waits for it
 
     @property
     def idle(self) -> bool:
@@ -175,6 +181,16 @@ class Intake:
             elif state == "held":
                 tally["held"] += count
             self.metrics.counted(analyzer, what, state, count)
+
+    def clocks(self, skews: list[tuple[str, float]]) -> None:
+        """Takes down how far ahead the analyzers' clocks are: of the last messages the most, since each came late by some."""
+        for analyzer, seconds in skews:
+            recent, tally = self._skews[analyzer], self.tally[analyzer]
+            recent.append(round(seconds))
+            before, tally["skew"] = tally["skew"], max(recent)
+            self.metrics.clock_skew.labels(analyzer).set(tally["skew"])
+            if abs(before) < SKEW_TOLD <= abs(tally["skew"]):
+                log.warning("the analyzer's clock is off", analyzer=analyzer, seconds=tally["skew"])
 
     def revise(self, revision: Revision) -> None:
         """Decides by a new revision from the next batch on; batches under way end by the old one."""

@@ -17,6 +17,7 @@ class Metrics:
             "labbridge_answers", "Answers of destinations, by outcome", ["destination", "outcome"], registry=registry
         )
         self.timeouts = Counter("labbridge_timeouts", "Destinations that did not answer", ["destination"], registry=registry)
+        self.clock_skew = Gauge("labbridge_clock_skew_seconds", "How far ahead a clock is", ["analyzer"], registry=registry)
         self.links = Gauge("labbridge_links", "Open connections", ["analyzer"], registry=registry)
         self.queue = Gauge("labbridge_queue", "Deliveries that wait", ["destination"], registry=registry)
         self.oldest = Gauge("labbridge_queue_oldest_seconds", "Age of the oldest delivery", ["destination"], registry=registry)

@@ -291,9 +291,9 @@ def _kept(report: Report, rules: AnalyzerRules) -> tuple[Decided, ...]:
 
 
 def state_of(decided: Sequence[Decided], report: Report) -> State:
-    """The state of a report from its verdicts: held while anything of it is, also when it has nothing but problems."""
+    """The state of a report from its verdicts: held while anything of it is, or when beside problems all is ignored."""
     actions = {one.verdict.action for one in decided}
-    if "hold" in actions or (not decided and report.problems):
+    if "hold" in actions or (report.problems and actions <= {"ignore"}):
         return "held"
     if "release" in actions or actions <= {"ignore"}:
         return "released"

@@ -4,14 +4,7 @@ A profile says only what differs from its protocol's defaults (``dialects``, in 
 data: *rules* say where a text stands in a message, *conditions* say when something holds; ``formats.reading`` turns
 both into functions. The words of the language are the nouns of ``model``: ``[result] unit = "OBX-6.1"`` fills
 ``Result.unit``. An unknown word is an error that names the file, the key, the line, and what was probably meant.
-
-A rule is a path, a template, a table, or a list of these, of which the first that finds a text wins::
-
-    "R-3.5"                      component 5 of field 3 of the R record, numbered as in the standard (R-1 is the R)
-    "{R-3.4}/{R-3.11}"           both, and the slash only between two texts that are there
-    {from = "O-4.3", pattern = "QC-(.*)", when = {"O-12" = "Q"}}
-
-A condition is a table of paths and the patterns that must fit them whole; in a list of tables any one suffices.
+The rules and conditions are compiled in ``language``.
 """
 
 import codecs
@@ -26,48 +19,13 @@ from zoneinfo import ZoneInfo
 
 import msgspec
 
-from labbridge.dialects import DEFAULTS
+from labbridge import language
+from labbridge.dialects import DEFAULTS, RECORDS
+from labbridge.language import Condition, Part
 from labbridge.model import Patient, Role, Specimen
 
 TIMERS = ("answer", "reply", "receive", "busy", "contention", "interrupt")  # seconds; LIS01-A2, and our own answer
 _ROLES: tuple[Role, ...] = ("qc", "calibration", "test", "unknown")  # in the order in which they are asked
-
-
-class Path(NamedTuple):
-    """A place in a message: segment or record, field, component, subcomponent; 0 means the whole of the one above."""
-
-    segment: str
-    field: int
-    component: int = 0
-    sub: int = 0
-
-
-class Test(NamedTuple):
-    """One line of a condition: the text at this place fits this pattern whole."""
-
-    path: Path
-    pattern: re.Pattern[str]
-
-
-Condition = tuple[tuple[Test, ...], ...]  # any of these, each all of those
-
-
-class Alternative(NamedTuple):
-    """One way to find a text: the parts of a template (a plain path is a template of one part), and what to keep."""
-
-    parts: tuple[Path | str, ...]
-    pattern: re.Pattern[str] | None = None
-    when: Condition = ()
-
-    @property
-    def paths(self) -> list[Path]:
-        """The places that it reads, those of its condition included."""
-        tests = [test.path for table in self.when for test in table]
-        return [part for part in self.parts if isinstance(part, Path)] + tests
-
-
-Rule = tuple[Alternative, ...]
-
 
 Section = Mapping[str, Any]  # its rules and conditions, and whatever is neither, by their words
 Shape = Mapping[str, Section]  # where everything stands in the messages of one role
@@ -80,6 +38,11 @@ class Alarm(msgspec.Struct, frozen=True):
     zh: str = ""
     hold: bool = True
 
+    @property
+    def words(self) -> dict[str, str]:
+        """What it means, by language; nothing for a language that the profile does not speak."""
+        return {language: text for language, text in (("en", self.en), ("zh", self.zh)) if text}
+
 
 class Profile(msgspec.Struct, frozen=True, eq=False):
     """One analyzer model, compiled: every path parsed, every pattern compiled, every word checked."""
@@ -88,11 +51,13 @@ class Profile(msgspec.Struct, frozen=True, eq=False):
     model: str
     vendor: str
     discipline: str
+    sender: Condition  # what the header of this model's messages says; empty where that is not known
     protocol: Literal["hl7v2", "lis02"]
     evidence: Mapping[str, str | bool]
-    framing: Literal["mllp", "lis01"]
+    framing: Literal["mllp", "lis01", "raw"]
     charsets: tuple[str, ...]  # to try, in this order, where the message names none that fits
     timezone: str  # of this model's clock, where every one of them has the same; else empty
+    local_escapes: Literal["", "unicode"]  # what the sender's own escapes mean, \\Z..\\ in HL7
     ends_message: Literal["L", "eot"]  # what ends a message on a LIS01 link: its L record, or only EOT
     frame_size: int  # characters of text in a frame that is sent
     checksum: bool
@@ -101,6 +66,7 @@ class Profile(msgspec.Struct, frozen=True, eq=False):
     shapes: Mapping[Role, Shape]  # of "patient", which serves every role that has none of its own, and of "qc"
     roles: tuple[tuple[Role, Condition], ...]  # in the order in which they are asked
     statuses: Mapping[str, str]  # the analyzer's word -> HL7 table 0085
+    flags: Mapping[str, str]  # the analyzer's word -> HL7 table 0078; what is not in it stays as it was sent
     values: Section  # patterns of what is no result and of what names an attachment, decimal and thousands signs
     time_formats: tuple[str, ...]  # of strptime, beside the standards' own
     null_times: tuple[str, ...]
@@ -140,6 +106,7 @@ def parse(name: str, text: str, file: str = "profile.toml") -> Profile:
         for key in ("model", "vendor", "protocol"):
             if key not in told.get("profile", {}):
                 raise _Mistake(f"profile.{key}", "it is missing")
+        _prove_reach(told)
     except tomllib.TOMLDecodeError as error:
         line = re.search(r"at line (\d+)", str(error))
         raise ProfileError(file, "", int(line[1]) if line else text.count("\n") + 1, str(error)) from None
@@ -162,6 +129,7 @@ def parse(name: str, text: str, file: str = "profile.toml") -> Profile:
         shapes={"patient": plain, "qc": _merged(plain, whole.get("qc", {}))},
         roles=tuple((role, whole["roles"][role]) for role in _ROLES if role in whole["roles"]),
         statuses=whole["status"],
+        flags=whole["flags"],
         values=whole["value"],
         time_formats=whole["times"]["formats"],
         null_times=whole["times"]["null"],
@@ -177,11 +145,28 @@ class _Mistake(Exception):
 
 
 Compile = Callable[[Any], Any]  # what stands in the file -> what is meant by it; raises ValueError
-Words = Mapping[str, "Compile | Words"]
+Words = Mapping[str, "Compile | Words | _Tables"]
 
 
-def _compiled(given: Any, words: "Compile | Words", key: str = "") -> Any:
+class _Tables(NamedTuple):
+    """A list of tables, such as [[result.parts]]: the words of each, which of them it must have, and what it becomes."""
+
+    words: Words
+    needed: tuple[str, ...]
+    make: Callable[..., Any]
+
+
+def _compiled(given: Any, words: "Compile | Words | _Tables", key: str = "") -> Any:
     """What stands under a key, a table word by word, checked and compiled; raises _Mistake."""
+    if isinstance(words, _Tables):
+        if not isinstance(given, list):
+            raise _Mistake(key, f"a list of tables is expected: [[{key}]]")
+        rows = [(f"{key}[{number}]", row) for number, row in enumerate(given, 1)]
+        found = [(inside, _compiled(row, words.words, inside)) for inside, row in rows]
+        for inside, row in found:
+            if missing := [word for word in words.needed if word not in row]:
+                raise _Mistake(inside, f"its {missing[0]} is missing")
+        return tuple(words.make(**row) for _, row in found)
     if callable(words):
         try:
             return words(given)
@@ -189,20 +174,43 @@ def _compiled(given: Any, words: "Compile | Words", key: str = "") -> Any:
             raise _Mistake(key, str(error)) from None
     if not isinstance(given, dict):
         raise _Mistake(key, "a table is expected")
-    found = {}
+    table = {}
     for word, content in given.items():
         inside = f"{key}.{word}" if key else word
         meant = words.get(word) or words.get("*")
         if meant is None:
             raise _Mistake(inside, f"there is no such key{_meant(word, words)}")
-        found[word] = _compiled(content, meant, inside)
-    return found
+        table[word] = _compiled(content, meant, inside)
+    return table
 
 
-def _text(given: Any) -> str:
-    if not isinstance(given, str):
-        raise ValueError("a text is expected")
-    return given
+def _prove_reach(told: Mapping[str, Any]) -> None:
+    """Whatever a profile reads must be able to be in force where it is read; raises _Mistake."""
+    protocol = told["profile"]["protocol"]
+    header, note, record, levels = RECORDS[protocol]
+    record = told.get("result", {}).get("record", record)
+    for prefix, sections in (("", told), ("qc.", told.get("qc", {}))):
+        own = sections.get("result", {}).get("record", record)
+        read = {"profile.sender": sections.get("profile", {}).get("sender", ())} | {
+            f"{section}.{word}": content
+            for section in (*_SHAPE, "roles", "query")
+            for word, content in sections.get(section, {}).items()
+        }
+        for key, content in read.items():
+            section, _, word = key.partition(".")
+            for segment in language.segments(content):
+                if section == "query":
+                    reached = not levels or segment in (header, "Q")
+                elif key in ("profile.sender", "report.sent", "report.sender"):
+                    reached = segment == header
+                elif segment == note:
+                    reached = word == "comments" or key == "result.alarms"
+                elif segment == record:
+                    reached = section == "control" or (section == "result" and own == record)
+                else:
+                    reached = not levels or segment in levels
+                if not reached:
+                    raise _Mistake(prefix + key, f"no {segment} is in force here: nothing would ever be found")
 
 
 def _texts(given: Any) -> tuple[str, ...]:
@@ -232,84 +240,58 @@ def _above_zero(*kinds: type) -> Compile:
 
 def _known(look_up: Callable[[str], object], given: Any) -> str:
     try:
-        look_up(_text(given))
+        look_up(language.text(given))
     except (LookupError, ValueError):
         raise ValueError(f"{given!r} is not known") from None
     return cast(str, given)
 
 
-def _pattern(given: Any) -> re.Pattern[str]:
-    try:
-        return re.compile(_text(given))
-    except re.error as error:
-        raise ValueError(f"not a regular expression: {error}") from None
-
-
 def _patterns(given: Any) -> tuple[re.Pattern[str], ...]:
-    return tuple(map(_pattern, _texts(given)))
-
-
-_PATH = re.compile(r"([A-Z][A-Z0-9]{0,2})-([1-9][0-9]?)(?:\.(\d{1,2})(?:\.(\d{1,2}))?)?")
-
-
-def _path(text: str) -> Path:
-    match = _PATH.fullmatch(text)
-    if match is None:
-        raise ValueError(f'a path such as "OBX-3.1" is expected, not {text!r}')
-    return Path(match[1], int(match[2]), int(match[3] or 0), int(match[4] or 0))
-
-
-def _template(text: str) -> tuple[Path | str, ...]:
-    if "{" not in text:
-        return (_path(text),)
-    pieces = re.split(r"\{([^{}]*)\}", text)
-    if pieces[0] or pieces[-1] or not all(pieces[2:-1:2]):
-        raise ValueError(f'a template is "{{path}}", text, "{{path}}" …: {text!r}')
-    return tuple(_path(piece) if odd % 2 else piece for odd, piece in enumerate(pieces) if piece)
-
-
-def _rule(given: Any) -> Rule:
-    return tuple(_alternative(each) for each in (given if isinstance(given, list) else [given]) if each != "")
-
-
-def _alternative(given: Any) -> Alternative:
-    table = {"from": given} if isinstance(given, str) else given
-    if not isinstance(table, dict) or not {"from"} <= set(table) <= {"from", "pattern", "when"}:
-        raise ValueError('a path such as "OBX-3.1" is expected, or {from = …, pattern = …, when = …}')
-    pattern = _pattern(table["pattern"]) if "pattern" in table else None
-    return Alternative(_template(_text(table["from"])), pattern, _condition(table.get("when", [])))
-
-
-def _condition(given: Any) -> Condition:
-    tables = given if isinstance(given, list) else [given]
-    if not all(isinstance(table, dict) and table for table in tables):
-        raise ValueError('a condition is expected: {"O-12" = "Q"}')
-    return tuple(tuple(Test(_path(path), _pattern(pattern)) for path, pattern in table.items()) for table in tables)
+    return tuple(map(language.pattern, _texts(given)))
 
 
 def _rules(*words: str) -> dict[str, Compile]:
-    return dict.fromkeys(words, _rule)
+    return {word: language.texts if word in LISTS else language.rule for word in words}
 
 
-_RESULT = (
+LISTS = ("flags", "alarms", "comments", "agree", "specimens", "tests", "echo")  # all texts are taken, not only the first
+RESULT = (
     *("code", "value", "unit", "flags", "status", "name", "reference", "measured"),
     *("alarms", "run", "dilution", "operator", "edited", "comments"),
 )
+_PART = {**_rules("code", "value", "unit"), "when": language.demand}
 _SHAPE: Mapping[str, Words] = {  # the sections that a role may have of its own
-    "specimen": {**_rules("agree", *Specimen.__struct_fields__), "sources": {"*": _text}},
-    "patient": _rules(*Patient.__struct_fields__),
+    "specimen": {**_rules("agree", *Specimen.__struct_fields__), "sources": {"*": language.text}},
+    "patient": {
+        **_rules(*Patient.__struct_fields__),
+        "age_unit": _one_of("", "d", "w", "m", "y"),
+        "sexes": {"*": _one_of("M", "F")},
+    },
     "report": _rules("order", "sender", "sent", "comments"),
-    "result": {**_rules(*_RESULT), "record": _text},
+    "result": {
+        **_rules(*RESULT),
+        "record": language.text,
+        **dict.fromkeys(("keep", "valid", "complete"), language.demand),
+        "measured_once": _one_of(True, False),
+        "parts": _Tables(_PART, ("code", "value"), Part),
+    },
     "control": _rules("material", "lot", "level", "expiry", "target", "sd"),
 }
 _WORDS: Words = {
     **_SHAPE,
-    "profile": {"model": _text, "vendor": _text, "discipline": _text, "protocol": _one_of("hl7v2", "lis02")},
+    "profile": {
+        "model": language.text,
+        "vendor": language.text,
+        "discipline": language.text,
+        "sender": language.condition,
+        "protocol": _one_of("hl7v2", "lis02"),
+    },
     "evidence": {"*": lambda free: free},
     "link": {
-        "framing": _one_of("mllp", "lis01"),
+        "framing": _one_of("mllp", "lis01", "raw"),
         "charset": lambda given: tuple(_known(codecs.lookup, name) for name in _texts(given)),
         "timezone": lambda given: given and _known(ZoneInfo, given),
+        "local_escapes": _one_of("", "unicode"),
         "ends_message": _one_of("L", "eot"),
         "frame_size": _above_zero(int),
         "checksum": _one_of(True, False),
@@ -317,8 +299,9 @@ _WORDS: Words = {
         "timers": dict.fromkeys(TIMERS, _above_zero(int, float)),
     },
     "qc": _SHAPE,
-    "roles": dict.fromkeys(_ROLES, _condition),
-    "status": {"*": _text},
+    "roles": dict.fromkeys(_ROLES, language.condition),
+    "status": {"*": language.text},
+    "flags": {"*": language.text},
     "value": {
         "absent": _patterns,
         "attachment": _patterns,
@@ -326,7 +309,7 @@ _WORDS: Words = {
         "thousands": _one_of("", ",", ".", " ", "'"),
     },
     "times": {"formats": _texts, "null": _texts},
-    "alarms": {"none": _texts, "codes": {"*": {"en": _text, "zh": _text, "do": _one_of("hold", "release")}}},
+    "alarms": {"none": _texts, "codes": {"*": {"en": language.text, "zh": language.text, "do": _one_of("hold", "release")}}},
     "query": {**_rules("specimens", "tests", "echo", "cancel"), "types": _texts},
 }
 
@@ -348,12 +331,17 @@ def _meant(word: str, known: Iterable[str]) -> str:
 def _line(text: str, key: str) -> int:
     """The line where a dotted key stands, or the nearest thing above it that can be found."""
     section, best, depth = "", 1, 0
+    rows: dict[str, int] = {}
     for number, line in enumerate(text.splitlines(), 1):
         header = re.match(r"\s*\[+\s*([^\]]+?)\s*\]", line)
         word = re.match(r"\s*\"?([^\"=\s#]+)\"?\s*=", line)
         if header:
             section = header[1]
+            if line.lstrip().startswith("[["):
+                rows[section] = rows.get(section, 0) + 1
+                section = f"{section}[{rows[section]}]"
         found = section if header else f"{section}.{word[1]}" if word else ""
-        if found and (key == found or key.startswith(found + ".")) and len(found) > depth:
+        inside = key == found or key.startswith((f"{found}.", f"{found}["))
+        if found and len(found) > depth and (inside or (header and found.startswith(f"{key}["))):
             best, depth = number, len(found)
     return best

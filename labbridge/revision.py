@@ -101,6 +101,8 @@ def _analyzer(
         wrong("mapping", "\n".join(f'analyzer "{analyzer.name}": {line}' for line in str(error).splitlines()))
     if profile is None or codes is None:
         return None
+    if analyzer.framing in ("lis01", "raw") and profile.protocol == "hl7v2":
+        wrong("framing", f'analyzer "{analyzer.name}": HL7 v2 goes over MLLP alone; remove it')
     notices += [notice for notice in codes.notices if notice not in notices]
     if analyzer.charset:
         profile = msgspec.structs.replace(profile, charsets=(analyzer.charset,))
@@ -123,7 +125,7 @@ def _analyzer(
         profile,
         zone,
         codes,
-        Verifier(rules, catalogue, held_alarm, zone),
+        Verifier(rules, catalogue, held_alarm, zone, {code: alarm.words for code, alarm in alarms.items()}),
         analyzer.identity,
         re.compile(analyzer.specimen_pattern) if analyzer.specimen_pattern else None,
         tuple(re.compile(pattern) for pattern in analyzer.qc_ids),

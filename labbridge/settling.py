@@ -11,7 +11,7 @@ import msgspec
 from labbridge import pipeline
 from labbridge.formats.oru import UnwritableError
 from labbridge.model import Decided, Decision, Reason, Report, Verdict
-from labbridge.pipeline import AnalyzerRules, Context, Moment, Outcome, Outgoing, Revision, State
+from labbridge.pipeline import AnalyzerRules, Context, Moment, Outcome, Outgoing, Revision
 from labbridge.verification import Known
 
 _TAKEN_BACK = frozenset("DWX")  # HL7 table 0085: deleted, wrong, cannot be obtained
@@ -37,24 +37,25 @@ def settle(
     ``wanted`` names the tests or codes meant, all when empty; ``decision_of`` is who and why. A released result whose
     test was meanwhile released from a later measurement becomes superseded, unless it is sent as a ``correction``.
     ``context`` holds the specimen's reports, this one (the same object) included; ``together`` names the destinations for
-    which an earlier part of the report still waits. None when nothing held was meant, or when a report without an
-    identity was to be released. Raises UnwritableError; a remap holds what cannot be written.
+    which an earlier part of the report still waits. A report that only its own problems hold is settled by any release or
+    reject. None when nothing held was meant, or when a report without an identity was to be released. Raises
+    UnwritableError; a remap holds what cannot be written.
     """
     if action == "release" and not key:
         return None
     held = {d.index: d for d in before if d.verdict.action == "hold"}
     meant = {i: d for i, d in held.items() if not wanted or d.test in wanted or d.code in wanted}
     anew: dict[int, Decided] = {}
-    if action != "reject" and not all(d.test for d in meant.values()):
+    if action != "reject" and any(map(_has_no_mapping, meant.values())):
         anew = _anew(report, key, context, rules, moment)
     if action == "reject":
         news = [msgspec.structs.replace(d, verdict=Verdict("rejected", d.verdict.reasons)) for d in meant.values()]
     elif action == "release":
-        news = _released([d if d.test else anew[i] for i, d in meant.items()], context.released(key), correction)
+        news = _released([anew[i] if _has_no_mapping(d) else d for i, d in meant.items()], context.released(key), correction)
     else:
         news = _remapped(before, anew, rules)
     news = [one for one in news if (one.verdict, one.test) != (held[one.index].verdict, held[one.index].test)]
-    if not news and (report.results or action == "remap"):
+    if not news and (action == "remap" or held or pipeline.state_of(before, report) != "held"):
         return None
     now = pipeline.standing((Decision(tuple(before)), Decision(tuple(news))))
     outgoing: tuple[Outgoing, ...] = ()
@@ -65,9 +66,15 @@ def settle(
             raise
         news = [pipeline.hold(one, error.reason) for one in news]
         now = pipeline.standing((Decision(now), Decision(tuple(news))))
-    empty: State = "rejected" if action == "reject" else "released"
-    state = pipeline.state_of(now, report) if report.results else empty
+    state = pipeline.state_of(now, report)
+    if action != "remap" and all(one.verdict.action == "ignore" for one in now):  # a person has seen what is wrong with it
+        state = "rejected" if action == "reject" else "released"
     return Outcome(key, report, state, Decision(tuple(news), *decision_of), b"", outgoing)
+
+
+def _has_no_mapping(one: Decided) -> bool:
+    """Tells whether the code map says nothing of it but, perhaps, which test is held."""
+    return not one.test or any(reason.code == "held-by-map" for reason in one.verdict.reasons)
 
 
 def _anew(report: Report, key: str, context: Context, rules: AnalyzerRules, moment: Moment) -> dict[int, Decided]:
@@ -84,7 +91,7 @@ def _remapped(before: Sequence[Decided], anew: Mapping[int, Decided], rules: Ana
     for one in before:
         new, reasons = anew.get(one.index, one), one.verdict.reasons
         kept_back = bool(reasons) and all(reason.code == "held-with" for reason in reasons)
-        if one.verdict.action == "hold" and (kept_back or (not one.test and (new.test or new.verdict.action == "ignore"))):
+        if one.verdict.action == "hold" and (kept_back or (_has_no_mapping(one) and (new.test or new.verdict.action == "ignore"))):
             fresh[one.index] = new
     kept = rules.verifier.keep_back(tuple(fresh.get(one.index, one) for one in before))
     return [one for one in kept if one.index in fresh]

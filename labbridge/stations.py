@@ -5,74 +5,127 @@ from typing import TYPE_CHECKING, Any
 import structlog
 from msgspec.structs import asdict
 
+from labbridge import capture
 from labbridge.batch import refusal
 from labbridge.config import Analyzer, Settings
+from labbridge.links.folder import Folder, FolderLink
+from labbridge.links.serial import LineSettings, SerialLine
 from labbridge.links.stream import Machine, WireProtocol
-from labbridge.links.tcp import Connector, Listener, State
+from labbridge.links.tcp import Connector, Listener
+from labbridge.links.tls import SecurityError
+from labbridge.outages import Outage
 from labbridge.pipeline import Moment
+from labbridge.security import security_of
 from labbridge.wire.events import Event
 from labbridge.wire.lis01 import Lis01Link, Lis01Settings
+from labbridge.wire.lis01_frames import is_terminator
 from labbridge.wire.mllp import MllpLink, MllpSettings
+from labbridge.wire.raw import RawLink, RawSettings
 
 if TYPE_CHECKING:
     from labbridge.daemon import Daemon
+    from labbridge.destinations import Connections
+    from labbridge.profiles import Profile
 
 log = structlog.get_logger()
 TELL_AGAIN = 60.0
+_TIMES = {  # the timers that each kind of machine has
+    "mllp": ("answer_time", "reply_time"),
+    "lis01": ("answer_time", "reply_time", "receive_time", "busy_time", "contention_time", "interrupt_time"),
+    "raw": ("receive_time",),
+}
+_OF_LINKS = (  # what cannot change while a link is open
+    *("profile", "listen", "connect", "serial", "folder", "settle", "allow", "max_connections", "max_message"),
+    *("idle_timeout", "framing", "mllp_release", "tls", "frames", "timers"),
+)
 
 
 class Station:
-    """The links of one analyzer, and what they hand to intake."""
+    """The links of one analyzer, and what they hand to intake. Raises SecurityError."""
 
     def __init__(self, analyzer: Analyzer, daemon: "Daemon") -> None:
         self.analyzer = analyzer
         self.daemon = daemon
         self._told: dict[str, float] = {}
-        address = analyzer.listen or analyzer.connect
-        assert address is not None
-        link = (daemon.reactor, address.host, address.port, self._machine, self)
-        self._source: Listener | Connector
-        if analyzer.listen:
-            self._source = Listener(*link, allow=analyzer.allow, max_connections=analyzer.max_connections)
-        else:
-            self._source = Connector(*link, self._changed)
+        self._outage = Outage("analyzer", analyzer.name, daemon.reactor)
+        self._source = self._made()
 
     def start(self) -> None:
-        """Listens or connects. Raises ListenError."""
+        """Listens, connects, opens or looks. Raises ListenError."""
         self._source.start()
 
     def quiet(self) -> None:
         """Takes no more connections and reads no more; answers in flight still leave."""
         self._source.stop()
-        for link in list(self._source.links):
+        for link in self._links:
             link.hold()
 
     def stop(self, why: str) -> None:
         """Closes everything."""
         self._source.stop()
-        for link in list(self._source.links):
+        for link in self._links:
             link.close(why)
 
     def adapt(self, settings: Settings) -> bool:
         """Takes a changed configuration on without touching the links; False when the links must change."""
         new = next(a for a in settings.analyzers if a.name == self.analyzer.name)
-        of_links = ("profile", "listen", "connect", "allow", "max_connections", "mllp_release", "timers")
-        if any(getattr(new, name) != getattr(self.analyzer, name) for name in of_links):
+        if any(getattr(new, name) != getattr(self.analyzer, name) for name in _OF_LINKS):
             return False
         self.analyzer = new
         return True
 
+    @property
+    def _links(self) -> list[WireProtocol | FolderLink]:
+        return list(self._source.links)
+
+    def renew(self) -> None:
+        """Reads the certificates again, for the connections to come. Raises SecurityError."""
+        if isinstance(self._source, Listener | Connector):
+            self._source.security = security_of(self.analyzer)
+
+    def _made(self) -> Listener | Connector | SerialLine | Folder:
+        """Where this analyzer's links come from."""
+        one, reactor, changed = self.analyzer, self.daemon.reactor, self._outage.changed
+        common: dict[str, Any] = {"idle_time": one.idle_timeout}
+        if one.listen is not None:
+            common |= {"security": security_of(one), "allow": one.allow, "max_connections": one.max_connections}
+            return Listener(reactor, one.listen.host, one.listen.port, self._machine, self, **common)
+        if one.connect is not None:
+            common |= {"security": security_of(one)}
+            return Connector(reactor, one.connect.host, one.connect.port, self._machine, self, changed, **common)
+        if one.serial.device is not None:
+            line = LineSettings(one.serial.baud, one.serial.bytesize, one.serial.parity, one.serial.stopbits, one.serial.flow)
+            return SerialLine(reactor, one.serial.device, line, self._machine, self, changed, **common)
+        assert one.folder is not None
+        limits: dict[str, Any] = {"settle_time": one.settle, "max_message": one.max_message}
+        return Folder(reactor, one.folder, self._unframed, self, changed, **limits)
+
+    @property
+    def _profile(self) -> "Profile":
+        return self.daemon.revision.analyzers[self.analyzer.name].profile
+
     def _machine(self) -> Machine:
-        profile = self.daemon.revision.analyzers[self.analyzer.name].profile
-        own = {name: seconds for name, seconds in asdict(self.analyzer.timers).items() if seconds is not None}
-        times: dict[str, Any] = {f"{name}_time": seconds for name, seconds in {**profile.timers, **own}.items()}
-        if profile.framing == "mllp":
-            times = {name: seconds for name, seconds in times.items() if name in ("answer_time", "reply_time")}
-            return MllpLink(MllpSettings(release=self.analyzer.mllp_release, refusal=self._refusal, **times))
+        profile, one = self._profile, self.analyzer
+        framing = one.framing or profile.framing
+        own = {name: seconds for name, seconds in asdict(one.timers).items() if seconds is not None}
+        times = {f"{name}_time": seconds for name, seconds in {**profile.timers, **own}.items()}
+        common: dict[str, Any] = {name: times[name] for name in _TIMES[framing] if name in times}
+        common["max_message"] = one.max_message
+        if framing == "mllp":
+            return MllpLink(MllpSettings(release=one.mllp_release, refusal=self._refusal, **common))
+        if framing == "raw":
+            return RawLink(RawSettings(ends_message=None if profile.ends_message == "eot" else is_terminator, **common))
         if profile.ends_message == "eot":
-            times["ends_message"] = lambda record: False  # no record does: EOT does
+            common["ends_message"] = lambda record: False  # no record does: EOT does
         frames: dict[str, Any] = {"frame_size": profile.frame_size, "checksum": profile.checksum, "numbered": profile.numbered}
-        return Lis01Link(Lis01Settings(role="host", **frames, **times))
+        own_frames = {"frame_size" if name == "size" else name: value for name, value in asdict(one.frames).items()}
+        frames |= {name: value for name, value in own_frames.items() if value is not None}
+        return Lis01Link(Lis01Settings(role="host", **frames, **common))
+
+    def _unframed(self, data: bytes) -> tuple[list[bytes], list[str]]:
+        """The messages of a file; where its frames are not in order all of it is one, which will be shown to a person."""
+        found, odd = capture.messages(data, "mllp" if self._profile.protocol == "hl7v2" else "lis01")
+        return ([data], odd) if odd else (found, [])
 
     def _refusal(self, payload: bytes) -> bytes:
         compiled, clock = self.daemon.revision, self.daemon.clock
@@ -107,20 +160,28 @@ class Station:
             self._told[peer] = now
             log.warning("connection refused", analyzer=self.analyzer.name, peer=peer, why=why)
 
-    def _changed(self, state: State) -> None:
-        if not state.connected and state.failures == 1:
-            log.warning("analyzer cannot be reached, trying again", analyzer=self.analyzer.name, why=state.why)
-
     def status(self) -> dict[str, Any]:
         """How this analyzer stands."""
         tally = self.daemon.intake.tally[self.analyzer.name]
         return {
             "name": self.analyzer.name,
             "profile": self.analyzer.profile,
-            "address": str(self.analyzer.listen or self.analyzer.connect),
-            "links": len(self._source.links),
+            "address": self.analyzer.place,
+            "links": sum(bool(link.peer) for link in self._links),
             "messages": tally["message"],
             "reports": tally["report"],
             "held": tally["held"],
             "last": tally["last"],
+            "skew": tally["skew"],
         }
+
+
+def renewed(*named: "tuple[str, Station | Connections]") -> list[str]:
+    """Reads all certificates again; returns what went wrong, and there the old ones go on."""
+    problems = []
+    for name, each in named:
+        try:
+            each.renew()
+        except SecurityError as error:
+            problems.append(f"{name}: {error}")
+    return problems

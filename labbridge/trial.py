@@ -108,8 +108,12 @@ class Trial:
 
 def try_file(trial: Trial, data: bytes, at: float) -> Found:
     """Runs a captured file through the pipeline: framing off, then read, map, verify, route."""
+    return try_messages(trial, *capture.messages(data, trial.rules.profile.framing), at)
+
+
+def try_messages(trial: Trial, payloads: Sequence[bytes], notes: list[str], at: float) -> Found:
+    """Runs messages through the pipeline, one after the other; ``notes`` is what was odd about their frames."""
     rules, compiled = trial.rules, trial.revision
-    payloads, notes = capture.messages(data, rules.profile.framing)
     found = Found(notes=notes)
     moment = Moment.of(at, compiled.zone, bytes)
     context = Context()

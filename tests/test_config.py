@@ -62,7 +62,7 @@ def test_the_example_explains_keys_that_exist(tmp_path: Path) -> None:
     """Every key that the example shows as a comment is a key, with a value that may be written."""
     (tmp_path / "analyzers").mkdir()
     (tmp_path / "mappings").mkdir()
-    shown = re.sub(r"^# (?=\[|\w+ = )(?!connect|path)", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
+    shown = re.sub(r"^# (?=\[|\w+ = )(?!connect|serial|folder|path)", "", EXAMPLE.read_text(encoding="utf-8"), flags=re.MULTILINE)
     settings = load(tmp_path, shown)
     assert settings.analyzers[0].timers.answer == 12.0
     assert settings.analyzers[0].qc_ids == ("^QC", "^99[0-9]{4}$")
@@ -80,6 +80,25 @@ def test_defaults_are_the_safe_ones(tmp_path: Path) -> None:
     assert settings.analyzers[0].allow == ("127.0.0.0/8", "::1/128")
     assert settings.http.listen is None
     assert settings.destinations[0].answers == config.Answers(ae="refuse", ar="retry", tries=3, pause_after=20)
+
+
+def test_a_serial_line_is_set_as_the_standard_has_it(tmp_path: Path) -> None:
+    """9600 bit/s, 8 data bits, no parity, 1 stop bit; a text is short for the table with its device."""
+    # conformance: A27
+    short = WHOLE.replace('listen = "127.0.0.1:5001"', 'serial = "/dev/ttyUSB0"')
+    table = WHOLE.replace('listen = "127.0.0.1:5001"\n', '[analyzer.serial]\ndevice = "/dev/ttyUSB0"\n')
+    lines = [load(tmp_path, text).analyzers[0].serial for text in (short, table)]
+    assert lines[0] == lines[1]
+    line = lines[0]
+    assert (line.baud, line.bytesize, line.parity, line.stopbits, line.flow) == (9600, 8, "N", 1, "none")
+    assert line.device == Path("/dev/ttyUSB0")
+
+
+def test_no_two_analyzers_share_a_line_or_a_folder(tmp_path: Path) -> None:
+    for way in ('serial = "/dev/ttyUSB0"', 'folder = "inbox"'):
+        one = f'[[analyzer]]\nname = "NAME"\nprofile = "sysmex-xn"\n{way}\n'
+        [said] = told(tmp_path, SITE + one.replace("NAME", "a") + one.replace("NAME", "b"))
+        assert "is that of a - give each analyzer its own" in said
 
 
 def test_paths_and_the_sqlite_file_count_from_the_folder_of_the_file(tmp_path: Path) -> None:
@@ -121,27 +140,67 @@ ONE_MISTAKE = {
     ),
     "no address": (
         "",
-        "labbridge.toml:5: analyzer[0]: neither listen nor connect"
-        ' - write listen = "127.0.0.1:5001" if the analyzer connects to us, else connect',
+        "labbridge.toml:5: analyzer[0]: not connected"
+        ' - write listen = "127.0.0.1:5001" if the analyzer connects to us, or else connect, serial or folder',
     ),
     "two addresses": (
         'listen = "127.0.0.1:5001"\nconnect = "10.0.0.7:5100"',
-        "labbridge.toml:5: analyzer[0]: both listen and connect"
-        ' - write listen = "127.0.0.1:5001" if the analyzer connects to us, else connect',
+        "labbridge.toml:5: analyzer[0]: listen and connect together"
+        ' - write listen = "127.0.0.1:5001" if the analyzer connects to us, or else connect, serial or folder',
+    ),
+    "a line and an address": (
+        'serial = "/dev/ttyUSB0"\nlisten = "127.0.0.1:5001"',
+        "labbridge.toml:5: analyzer[0]: listen and serial together"
+        ' - write listen = "127.0.0.1:5001" if the analyzer connects to us, or else connect, serial or folder',
+    ),
+    "a rate that no line has": (
+        'serial = {device = "/dev/ttyUSB0", baud = 9601}',
+        "labbridge.toml:8: analyzer[0].serial.baud: expected 300 or 600 or 1200 or 2400 or 4800 or 9600 or 19200 or 38400"
+        " or 57600 or 115200, got 9601",
+    ),
+    "a size without its unit": (
+        'listen = "127.0.0.1:5001"\nmax_message = "16"',
+        'labbridge.toml:9: analyzer[0].max_message: expected a size from 1 KiB to 1 GiB, such as "16MiB" or "512KiB", got "16"',
+    ),
+    "a frame that is too large": (
+        'listen = "127.0.0.1:5001"\nframes = {size = 64000}',
+        "labbridge.toml:9: analyzer[0].frames.size: expected a whole number from 1 to 63993, got 64000",
+    ),
+    "a certificate without its key": (
+        'listen = "127.0.0.1:5001"\ntls = {certificate = "a.pem"}',
+        "labbridge.toml:9: analyzer[0].tls: certificate and key go together - add key",
+    ),
+    "a listener without a certificate": (
+        'listen = "127.0.0.1:5001"\ntls = {ca = "ca.pem"}',
+        "labbridge.toml:9: analyzer[0].tls: a listener needs a certificate - add certificate and key",
+    ),
+    "clients that nobody knows": (
+        'listen = "127.0.0.1:5001"\ntls = {certificate = "a.pem", key = "a.key", clients = "required"}',
+        "labbridge.toml:9: analyzer[0].tls.clients: nobody is trusted - add ca, the file with who signs the clients' certificates",
+    ),
+    "clients that need none, and a ca": (
+        'listen = "127.0.0.1:5001"\ntls = {certificate = "a.pem", key = "a.key", ca = "ca.pem", clients = "none"}',
+        "labbridge.toml:9: analyzer[0].tls.clients: ca is for the clients' certificates - remove one of the two",
+    ),
+    "a name of nobody": (
+        'listen = "127.0.0.1:5001"\ntls = {certificate = "a.pem", key = "a.key", name = "x"}',
+        "labbridge.toml:9: analyzer[0].tls.name: only what we connect to has a name to be verified - remove it",
+    ),
+    "a connection that trusts nobody": (
+        'connect = "10.0.0.7:5100"\ntls = {certificate = "a.pem", key = "a.key"}',
+        "labbridge.toml:9: analyzer[0].tls: nobody is trusted - add ca, the file with who signs the other side's certificate",
+    ),
+    "clients of a connection": (
+        'connect = "10.0.0.7:5100"\ntls = {ca = "ca.pem", clients = "none"}',
+        "labbridge.toml:9: analyzer[0].tls.clients: only a listener has clients - remove it",
+    ),
+    "TLS on a serial line": (
+        'serial = "/dev/ttyUSB0"\ntls = {ca = "ca.pem"}',
+        "labbridge.toml:9: analyzer[0].tls: there is no TLS with serial - remove it",
     ),
     "a key that is nearly right": (
         'listen = "127.0.0.1:5001"\nqc_id = ["^QC"]',
         'labbridge.toml:9: analyzer[0].qc_id: unknown key - did you mean "qc_ids"?',
-    ),
-    "a serial line": (
-        'serial = "/dev/ttyUSB0"\nlisten = "127.0.0.1:5001"',
-        "labbridge.toml:8: analyzer[0].serial: unknown key - serial lines, folders and TLS are not supported yet:"
-        " use TCP, through a device server or a tunnel where need be",
-    ),
-    "TLS": (
-        'listen = "127.0.0.1:5001"\n[analyzer.tls]\ncertificate = "x.pem"',
-        "labbridge.toml:9: analyzer[0].tls: unknown key - serial lines, folders and TLS are not supported yet:"
-        " use TCP, through a device server or a tunnel where need be",
     ),
     "a bad pattern": (
         'listen = "127.0.0.1:5001"\nqc_ids = ["^QC", "[0-9"]',

@@ -20,6 +20,7 @@ from labbridge.metrics import Metrics
 from labbridge.store.schema import FACTS, metadata
 from labbridge.verification.reasons import TEXTS
 from labbridge.wire import lis01_table
+from tests import analyzers_page
 
 ROOT = Path(__file__).parent.parent
 FILES = [ROOT / "README.md", ROOT / "CHANGELOG.md", *sorted((ROOT / "docs").glob("*.md"))]
@@ -75,6 +76,10 @@ MINIMAL = {
     "destination": {"name": '"his"', "connect": '"127.0.0.1:6661"'},
     "route": {"to": '"his"'},
 }
+NEEDED = {  # beside a key of these sections
+    "analyzer.tls": {"certificate": '"lab.pem"', "key": '"lab.key"', "ca": '"ca.pem"'},
+    "destination.tls": {"certificate": '"lab.pem"', "key": '"lab.key"', "ca": '"ca.pem"'},
+}
 KEYS = [
     (re.sub(r"[`\[\]]", "", heading), row)
     for heading, rows in tables("configuration.md")
@@ -99,9 +104,12 @@ def settings_with(folder: Path, values: dict[str, Row]) -> Settings:
         (folder / name).mkdir(exist_ok=True)
     lines: list[str] = []
     for section in (*MINIMAL, *(section for section in values if section not in MINIMAL)):
-        content = {**MINIMAL.get(section, {}), **values.get(section, {})}
-        if section == "analyzer" and "connect" in values.get(section, {}):
-            del content["listen"]
+        content = {**MINIMAL.get(section, {}), **NEEDED.get(section, {}), **values.get(section, {})}
+        if section == "analyzer":
+            if {"connect", "folder"} & {*values.get("analyzer", {})} or "device" in values.get("analyzer.serial", {}):
+                del content["listen"]
+            if "name" in values.get("analyzer.tls", {}):
+                content["connect"] = content.pop("listen")
         at = lines.index("[[route]]") if section.startswith("destination.") else len(lines)
         at = lines.index("[[destination]]") if section.startswith("analyzer.") else at
         lines[at:at] = [f"[[{section}]]" if section in LISTS else f"[{section}]", *(f"{k} = {v}" for k, v in content.items())]
@@ -212,30 +220,18 @@ def run(line: str) -> str:
     return result.output
 
 
-def test_the_tables_of_analyzers_are_those_of_the_profiles() -> None:
-    evidence, known, short = [], [], []
-    for name in profiles.names([ROOT / "analyzers"]):
-        profile = profiles.load(name, [ROOT / "analyzers"])
-        protocol = {"hl7v2": "HL7 v2", "lis02": "ASTM"}[profile.protocol]
-        link = {"mllp": "MLLP", "lis01": "LIS01"}[profile.framing]
-        samples = len(list((ROOT / "analyzers" / name / "samples").glob("*.json")))
-        verified = "yes" if profile.evidence["verified_on_hardware"] else "no"
-        short.append((f"`{name}`", profile.vendor, profile.model, protocol))
-        about = (
-            f"`{name}`",
-            profile.vendor,
-            profile.model,
-            profile.discipline or "any",
-            f"{protocol}, {link}",
-            str(samples),
-            verified,
-        )
-        known.append(about)
-        evidence += [(f"`{name}`", key, text) for key, text in profile.evidence.items() if key != "verified_on_hardware"]
-    columns = ("profile", "vendor", "model", "discipline", "protocol", "samples", "verified on hardware")
-    assert [tuple(row.values()) for row in rows_with("analyzers.md", *columns)] == known
-    assert [tuple(row.values()) for row in rows_with("analyzers.md", "profile", "from", "what")] == evidence
-    assert [tuple(row.values()) for row in rows_with("README.md", "profile", "vendor", "model", "protocol")] == short
+def test_the_page_of_analyzers_is_what_the_profiles_say() -> None:
+    """Where it is not: `make pages`."""
+    assert PAGES["analyzers.md"] == analyzers_page.page()
+
+
+def test_the_readme_and_the_changelog_count_the_profiles_that_there_are() -> None:
+    listed = {row["discipline"]: words(row["profiles"]) for row in rows_with("README.md", "discipline", "profiles")}
+    assert listed == analyzers_page.by_discipline()
+    models = sum(map(len, listed.values()))
+    assert models + 2 == len(analyzers_page.shipped())  # the generic dialects
+    assert f"{models} profiles of analyzer models" in PAGES["README.md"]
+    assert f"for {models} models and two dialects" in PAGES["CHANGELOG.md"]
 
 
 # -- mappings.md -----------------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 
 from labbridge import commands, model, pipeline
 from labbridge import intake as rooms
-from labbridge.batch import bytes_of
+from labbridge.batch import Item, bytes_of
 from labbridge.commands import Request
 from labbridge.intake import Intake
 from labbridge.lanes import Queued
@@ -48,6 +48,7 @@ class Link:
     """A link that remembers what it was told."""
 
     peer = "10.0.0.7:1"
+    repeats = True
 
     def __init__(self) -> None:
         self.settled: list[tuple[int, Answer]] = []
@@ -573,6 +574,18 @@ def test_what_could_not_be_decided_whole_is_no_earlier_result(road: Road, monkey
     assert road.reports() == [("S1", "released")]
 
 
+def test_what_is_tried_later_is_not_overtaken_by_what_came_after_it(road: Road) -> None:
+    link = road.link("astm")
+    with road.busy():
+        road.event(link, Stray(b"two", 3))
+        (desk,) = road.intake._desks.values()
+        road.intake.try_later(Item(desk, "s", Stray(b"one", 3), desk.rules))
+    road.turn()
+    road.intake.catch_up()
+    road.turn()
+    assert [body for _, _, body in road.kinds()] == [b"one", b"two"]
+
+
 def test_what_nobody_sends_again_is_stored_when_the_store_is_back(road: Road) -> None:
     link = road.link("astm")
     road.down = True
@@ -652,6 +665,23 @@ def test_what_arrived_is_counted_by_analyzer(road: Road) -> None:
     value = road.intake.metrics.registry.get_sample_value
     assert value("labbridge_reports_total", {"analyzer": "hl7", "state": "held"}) == 1
     assert value("labbridge_messages_total", {"analyzer": "hl7", "kind": "stored"}) == 2
+
+
+def test_the_skew_of_an_analyzers_clock_is_measured_and_told(road: Road, capsys: pytest.CaptureFixture[str]) -> None:
+    """Messages come late by some, never early: of the last ones the most counts. # conformance: D18."""
+    link = road.link()
+    for late in (7.0, 2.0, 400.0):
+        road.now = NOW + late
+        road.post(link, oru("S1", number=str(late)))
+        road.turn()
+    assert road.intake.tally["hl7"]["skew"] == -2
+    assert road.intake.metrics.registry.get_sample_value("labbridge_clock_skew_seconds", {"analyzer": "hl7"}) == -2
+    road.now = NOW - 3600
+    for number in range(2):
+        road.post(link, oru("S2", number=str(number)))
+        road.turn()
+    assert road.intake.tally["hl7"]["skew"] == 3600
+    assert capsys.readouterr().out.count("the analyzer's clock is off") == 1
 
 
 def test_a_new_revision_decides_from_the_next_batch_on(road: Road) -> None:

@@ -276,6 +276,27 @@ def test_a_line_for_a_specimen_type_holds_for_that_type_alone(lab: Lab) -> None:
     assert reason(codes.map(number("CGLU", "3.00", "g/L"), "CSF")) == "unit-unknown"
 
 
+def test_an_empty_value_that_nobody_remarked_on_is_ignored_whatever_its_code(lab: Lab) -> None:
+    """A test that was not run; with a flag or an alarm a person looks at it."""
+    _, codes = lab(CODES + "CFLAG,*,,HGB,hold,,,,\n")
+    mapped, held, unmapped = ("HGB", "g/L", ""), ("CFLAG", "", ""), ("NEW", "", "")
+    for code, unit, specimen in (mapped, held, unmapped, ("WBC", "?", ""), ("CGLU", "mmol/L", "SER"), ("NOTE", "", "")):
+        empty = codes.map(Result(code, "", "absent", unit=unit, flags=("N",)), specimen)
+        assert (empty.action, reason(empty)) == ("ignore", "absent"), code
+        for odd in (Result(code, "", "absent", unit=unit, flags=("A",)), Result(code, "", "text", unit=unit, alarms=("43",))):
+            assert codes.map(odd, specimen).action in ("hold", "unmapped"), code
+    assert codes.map(Result("NEW", "", "absent", flags=("A",))).action == "unmapped"
+    for status in "ACDWX":  # what was sent before is changed or taken back: the hospital must not keep it unseen
+        assert codes.map(Result("NEW", "", "absent", status=status)).action == "unmapped"
+    assert codes.map(Result("NEW", "", "absent", comments=("clotted, repeat",))).action == "unmapped"
+
+
+def test_a_line_that_holds_may_name_its_test(lab: Lab) -> None:
+    catalogue, codes = lab(CODES + "VARIANT,%,,HCT,hold,,,,\n")
+    held = codes.map(number("VARIANT", "38.1", "%"))
+    assert (held.action, held.test, held.value, reason(held)) == ("hold", catalogue.tests["HCT"], "", "held-by-map")
+
+
 def test_lines_that_settle_the_result_whatever_its_value(codes: mapping.CodeMap) -> None:
     assert codes.map(Result("IP", "70")).action == "ignore"
     assert codes.map(Result("PIC", "PNG", "attachment")).action == "attach"

@@ -339,6 +339,17 @@ def test_a_report_of_nothing_but_problems_is_held_until_a_person_settles_it() ->
         assert (settled.state, settled.outgoing) == (state, ())
 
 
+@pytest.mark.parametrize(("action", "state"), [("release", "released"), ("reject", "rejected")])
+def test_a_report_with_problems_is_held_though_all_of_it_is_ignored(action: Any, state: str) -> None:
+    lab = Lab()
+    outcome = lab.decided(result("PNG", "x"), problems=(Reason("incomplete", {"why": "no L record"}),))
+    assert ([one.verdict.action for one in outcome.decision.results], outcome.state) == (["ignore"], "held")
+    assert lab.settle(0, "remap") is None
+    settled = lab.settle(0, action)
+    assert settled is not None
+    assert (settled.state, settled.outgoing) == (state, ())
+
+
 def test_a_report_whose_results_are_all_ignored_is_released_with_nothing_to_send() -> None:
     outcome = Lab().decided(result("PNG", "x"), result("K", ""))
     assert (outcome.state, outcome.outgoing) == ("released", ())
@@ -477,6 +488,26 @@ def test_a_part_that_waits_for_something_rejected_leaves_at_once() -> None:
     assert sent(last) == [("GLU", "5.00", "F")]
     assert last is not None
     assert [out.wait for out in last.outgoing] == [0.0]
+
+
+# -- a code that the map holds -----------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["remap", "release"])
+def test_what_the_map_held_leaves_when_the_map_reports_it(action: Any) -> None:
+    """The line named its test all the time."""
+    lab = Lab(analyzer(more_codes="LOOK,mmol/L,K,hold\n"))
+    held = lab.decided(result("LOOK", "4.1", unit="mmol/L"))
+    assert [(one.test, one.value, one.verdict.action) for one in held.decision.results] == [("K", "", "hold")]
+    assert lab.settle(0, action) is None
+    assert sent(lab.settle(0, action, rules=analyzer(more_codes="LOOK,mmol/L,K,\n"))) == [("K", "4.10", "F")]
+
+
+def test_a_line_that_holds_keeps_back_the_panels_of_its_test_alone() -> None:
+    said = (result("LOOK", "4.1", unit=""), result("GLU", "5"), result("HGB", "140"))
+    outcome = Lab(analyzer(hold="panel")).decided(*said)
+    assert actions(outcome.decision.results) == {"LOOK": "hold", "GLU": "hold", "HGB": "release"}
+    assert codes(outcome.decision.results) == ["held-by-map", "held-with"]
 
 
 # -- a person's word -------------------------------------------------------------------------------------------------
@@ -686,7 +717,8 @@ def test_nothing_is_lost_or_sent_that_may_not_be(reports: list[Report], identity
         assert all(one.test and one.value and one.status in ("F", "C", "P") for one in released)
         assert bool(outcome.outgoing) == bool(released)
         assert not released or (said.role == "patient" and outcome.key and not said.problems)
-        assert ("hold" in actions(decided).values() or not said.results) >= (outcome.state == "held")
+        seen = {*actions(decided).values()}
+        assert ("hold" in seen or (bool(said.problems) and seen <= {"ignore"})) >= (outcome.state == "held")
         for out in outcome.outgoing:
             rows = observations(out.payload)
             assert out.lane == outcome.key

@@ -11,6 +11,7 @@ from labbridge.profiles import ProfileError
 
 ANALYZERS = Path(__file__).parent.parent / "analyzers"
 PLAIN = '[profile]\nmodel = "M"\nvendor = "V"\nprotocol = "hl7v2"\n'
+PART = '[[result.parts]]\ncode = "OBX-3"\nvalue = "OBX-5"\n'
 RECORDS = PLAIN.replace("hl7v2", "lis02")
 
 
@@ -105,12 +106,73 @@ def test_an_unknown_key_names_file_key_line_and_what_was_meant() -> None:
         (PLAIN + '[alarms.codes]\n12 = { text = "x" }', "alarms.codes.12.text", 6, "no such key"),
         (PLAIN + '[alarms.codes]\n12 = { do = "shout" }', "alarms.codes.12.do", 6, "'hold', 'release'"),
         (PLAIN + "[roles\n", "", 5, "Expected"),
+        (PLAIN + '[result]\ncode = "OBX-3.*"', "result.code", 6, "only where a list is read"),
+        (PLAIN + '[result]\nflags = "{OBX-8.*}/{OBX-9}"', "result.flags", 6, "stands alone"),
+        (PLAIN + '[roles]\nqc = { "OBR-13.*" = "QC" }', "roles.qc", 6, "stands alone"),
+        (PLAIN + '[result]\nflags = "OBX-8.*.1"', "result.flags", 6, "a path"),
+        (PLAIN + '[result]\ncode = "{OBX-3}/}"', "result.code", 6, "a template"),
+        (PLAIN + '[result]\ncode = "grade/{}"', "result.code", 6, "a path"),
+        (PLAIN + "[result]\nkeep = []", "result.keep", 6, "never hold"),
+        (PLAIN + '[result]\nvalid = "OBX-5"', "result.valid", 6, "a condition"),
+        (PLAIN + '[result]\nmeasured_once = "yes"', "result.measured_once", 6, "one of True, False"),
+        (PLAIN + '[link]\nlocal_escapes = "hex"', "link.local_escapes", 6, "'unicode'"),
+        (PLAIN + '[patient]\nage_unit = "years"', "patient.age_unit", 6, "'d', 'w', 'm', 'y'"),
+        (PLAIN + '[patient.sexes]\nX = "U"', "patient.sexes.X", 6, "'M', 'F'"),
+        (PLAIN + '[result]\nparts = { code = "OBX-3" }', "result.parts", 6, "[[result.parts]]"),
+        (PLAIN + '[result]\nparts = [{ code = "OBX-3" }]', "result.parts[1]", 6, "its value is missing"),
+        (PLAIN + PART + '[[result.parts]]\nvalue = "OBX-5"', "result.parts[2]", 8, "its code is missing"),
+        (PLAIN + PART + PART + 'unti = "OBX-6"', "result.parts[2].unti", 11, "did you mean 'unit'"),
+        (PLAIN + PART + 'when = { "OBX3" = "x" }', "result.parts[1].when", 8, "a path"),
     ],
 )
 def test_a_mistake_is_found_where_it_stands(text: str, key: str, line: int, message: str) -> None:
     error = mistake(text)
     assert (error.key, error.line) == (key, line)
     assert message in error.message
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "line", "segment"),
+    [
+        (PLAIN + '[specimen]\nid = "OBX-3"', "specimen.id", 6, "OBX"),
+        (PLAIN + '[specimen]\nid = { from = "OBR-3", when = { "OBX-2" = "ST" } }', "specimen.id", 6, "OBX"),
+        (PLAIN + '[result]\ncode = ["OBX-3", "{OBX-3}/{NTE-3}"]', "result.code", 6, "NTE"),
+        (PLAIN + '[result]\nkeep = { "NTE-3" = "x" }', "result.keep", 6, "NTE"),
+        (PLAIN + PART + '[[result.parts]]\ncode = "NTE-3"\nvalue = "OBX-5"', "result.parts", 5, "NTE"),
+        (PLAIN + '[roles]\nqc = { "OBX-2" = "Q" }', "roles.qc", 6, "OBX"),
+        (PLAIN + '[report]\nsent = "OBR-7"', "report.sent", 6, "OBR"),
+        (PLAIN + '[qc.result]\nrecord = "OBR"\nunit = "OBX-6"', "qc.result.unit", 7, "OBX"),
+        (RECORDS + '[patient]\nid = "R-3"', "patient.id", 6, "R"),
+        (RECORDS + '[result]\nunit = "C-4"', "result.unit", 6, "C"),
+        (RECORDS + '[result]\nunit = "M-4"', "result.unit", 6, "M"),
+        (RECORDS + '[control]\nlot = "C-4"', "control.lot", 6, "C"),
+        (RECORDS + '[qc.specimen]\nid = "R-3"', "qc.specimen.id", 6, "R"),
+        (RECORDS + '[query]\ntests = "O-5"', "query.tests", 6, "O"),
+    ],
+)
+def test_a_path_that_leads_nowhere_is_a_mistake(text: str, key: str, line: int, segment: str) -> None:
+    error = mistake(text)
+    assert (error.key, error.line) == (key, line)
+    assert f"no {segment} is in force here" in error.message
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        RECORDS + '[control]\nlot = "R-3.10"\n[result]\nalarms = "C-4.*"\n[query]\ntests = "Q-5"\n',
+        PLAIN + '[control]\nlot = "OBX-17"\n[report]\ncomments = "NTE-3"\n[query]\ntests = "ZZZ-5"\n',
+        PLAIN + '[qc.result]\nrecord = "OBR"\nunit = "OBR-19"\n[qc.control]\nlot = "OBR-14"\n',
+    ],
+)
+def test_a_path_may_lead_to_whatever_is_in_force(text: str) -> None:
+    assert profiles.parse("m", text).shapes["qc"]["control"]["lot"]
+
+
+def test_parts_belong_to_the_source_and_to_the_revision() -> None:
+    plain, apart = profiles.parse("m", PLAIN), profiles.parse("m", PLAIN + PART)
+    assert [part.code[0].parts for part in apart.shapes["patient"]["result"]["parts"]] == [(("OBX", 3, 0, 0),)]
+    assert b'"parts"' in apart.source
+    assert b'"parts"' not in plain.source
 
 
 def test_the_source_is_the_same_however_it_is_written() -> None:

@@ -38,17 +38,23 @@ def frames(text: bytes, *, size: int = 240, spoilt: int = 0) -> bytes:
 
 
 @pytest.mark.parametrize(
-    ("data", "expected"),
+    ("data", "expected", "odd"),
     [
-        (MESSAGE, [MESSAGE]),
-        (START + MESSAGE + END, [MESSAGE]),
-        (b"noise" + (START + MESSAGE + END) * 2 + b"\r\n", [MESSAGE, MESSAGE]),
-        (START + MESSAGE, [MESSAGE]),  # cut off before its end
-        (START + MESSAGE + END + START + MESSAGE, [MESSAGE, MESSAGE]),
+        (MESSAGE, [MESSAGE], []),
+        (START + MESSAGE + END, [MESSAGE], []),
+        ((START + MESSAGE + END) * 2 + b"\r\n", [MESSAGE, MESSAGE], []),
+        (b"noise" + (START + MESSAGE + END) * 2 + b"\r\n", [MESSAGE, MESSAGE], ["bytes outside"]),
+        (START + MESSAGE + END + b"noise" + START + MESSAGE + END, [MESSAGE, MESSAGE], ["bytes outside"]),
+        (START + MESSAGE, [MESSAGE], ["a block without its end"]),
+        (START + MESSAGE + END + START + MESSAGE, [MESSAGE, MESSAGE], ["a block without its end"]),
+        (START + MESSAGE + START + MESSAGE + END + b"x", [MESSAGE, MESSAGE], ["a block without its end", "bytes outside"]),
     ],
 )
-def test_hl7_messages_come_out_framed_or_bare(data: bytes, expected: list[bytes]) -> None:
-    assert capture.messages(data, "mllp") == (expected, [])
+def test_hl7_messages_come_out_framed_or_bare(data: bytes, expected: list[bytes], odd: list[str]) -> None:
+    """A block without its end and bytes that belong to no block are told."""
+    found, notes = capture.messages(data, "mllp")
+    assert found == expected
+    assert [note.split(" blocks" if "the blocks" in note else " (")[0].removesuffix(" the") for note in notes] == odd
 
 
 @pytest.mark.parametrize(
@@ -236,6 +242,11 @@ def test_a_full_count_is_explained_on_one_screen(screen: Screen) -> None:
     assert [line for line in lines if "Left_Shift?" in line] == [
         line for line in lines if line.startswith("ignored: Left_Shift? 0, ")
     ]
+
+
+def test_an_alarm_is_shown_with_what_the_profile_knows_of_it(screen: Screen) -> None:
+    shown = " ".join(screen("abbott-architect", sample("abbott-architect", "odd_expired_and_failed.astm"), width=250))
+    assert "alarm EXP of the analyzer (reagent expired)" in shown
 
 
 @pytest.mark.parametrize("terminal", [True, False])

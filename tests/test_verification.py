@@ -9,7 +9,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbridge.model import Decided, Patient, Reason, Result
-from labbridge.verification import Known, _twice_in_report
+from labbridge.verification import Known, Rules, Verifier, _twice_in_report
 from labbridge.verification.ages import age_in_days
 from labbridge.verification.reasons import TEXTS, render, render_all
 
@@ -112,6 +112,7 @@ def test_the_status_decides_whether_a_result_is_final(status: str, action: str, 
 
 def test_an_alarm_holds_unless_the_profile_calls_it_harmless() -> None:
     assert verdict(result("K", "4", alarms=("E1", "I2"))) == ("hold", ["alarm", "alarm"])
+    assert verdict(result("K", "4", alarms=("E1",) * 100_000)) == ("hold", ["alarm"])
     assert verdict(result("K", "4", alarms=("I2",)), rules=verifier(harmless=("I2",))) == ("release", [])
 
 
@@ -295,6 +296,17 @@ def test_reasons_are_rendered_in_the_language_asked_for() -> None:
     assert render(Reason("critical", {"value": "Positive", "unit": ""})) == "Positive is critical"
     assert render_all([critical, Reason("manual"), critical]) == "7.00 mmol/L is critical; this test is always released by a person"
     assert render_all([critical, Reason("manual")], "zh") == "危急值 7.00 mmol/L；该项目须人工审核"
+
+
+def test_an_alarm_is_shown_with_the_profiles_words() -> None:
+    """In the language asked for, or in the one that there is; a decision of old, without them, as it was."""
+    rules = Verifier(Rules(auto_release=True), tables()[0], lambda alarm: True, alarm_words={"43": {"en": "clot", "zh": "凝块"}})
+    decided = rules.verify(report(result("K", "4", alarms=("43", "9"))), [tables()[1].map(result("K", "4"))], {}, NOW)
+    told, plain = decided[0].verdict.reasons
+    assert (render(told), render(told, "zh")) == ("alarm 43 of the analyzer (clot)", "仪器报警 43（凝块）")
+    assert (render(plain), render(plain, "zh")) == ("alarm 9 of the analyzer", "仪器报警 9")
+    assert render(Reason("alarm", {"alarm": "43", "en": "clot"}), "zh") == "仪器报警 43（clot）"
+    assert render(Reason("alarm", {"alarm": "43", "zh": "凝块"})) == "alarm 43 of the analyzer (凝块)"
 
 
 def test_a_reason_without_words_or_parameters_is_still_shown() -> None:

@@ -14,6 +14,7 @@ from labbridge.daemon import Daemon
 
 PLAIN_SECONDS, LIVE_SECONDS = 5.0, 0.5
 LATE = 10.0  # seconds in the queue: shown in red
+CLOCK = 60  # seconds that a clock may be off before it is shown
 
 
 def show(daemon: Daemon, on_screen: bool) -> None:
@@ -47,9 +48,11 @@ class View:
     def table(self) -> Group:
         """Two tables: analyzers, and the hospitals with their queues."""
         status = self._daemon.status()
-        analyzers = _table("analyzer", "profile", "address", "links", "received", "reports", "held", "per second", left=3)
+        analyzers = _table("analyzer", "profile", "address", "links", "received", "reports", "held", "clock", "per second", left=3)
         for one in status["analyzers"]:
-            numbers = (one["links"], one["messages"], one["reports"], _warn(one["held"], "bold yellow"))
+            off = f"{age(abs(one['skew']))} {'behind' if one['skew'] < 0 else 'ahead'}" if abs(one["skew"]) >= CLOCK else ""
+            clock = Text(off, style="bold red")
+            numbers = (one["links"], one["messages"], one["reports"], _warn(one["held"], "bold yellow"), clock)
             _row(analyzers, one["name"], one["profile"], one["address"], *numbers, self._rate(one["name"], one["messages"]))
         hospitals = _table("hospital", "links", "delivered", "queue", "refused", "oldest", "per second", left=1)
         for one in status["destinations"]:

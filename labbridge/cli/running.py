@@ -1,7 +1,9 @@
 """Commands that run: the daemon, with simulators if wished, and single simulators."""
 
 import contextlib
+import json
 import logging
+import random
 import sys
 import time
 from collections.abc import Callable
@@ -15,7 +17,7 @@ import typer
 from labbridge import daemon as daemons
 from labbridge import profiles, revision
 from labbridge.cli import live
-from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, ConfigFile, console, errors, fail, settings_of
+from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, USAGE, ConfigFile, console, errors, fail, settings_of
 from labbridge.config import Settings
 from labbridge.daemon import Daemon
 from labbridge.links.tcp import ListenError
@@ -126,8 +128,52 @@ def _alone(start: Callable[[Any], Callable[[], str]]) -> None:
 def _address(text: str) -> tuple[str, int]:
     host, _, port = text.rpartition(":")
     if not host or not port.isdigit():
-        fail(f'expected "host:port", got "{text}"', 2)
+        fail(f'expected "host:port", got "{text}"', USAGE)
     return host, int(port)
+
+
+Faulted = Annotated[
+    list[str] | None,
+    typer.Option("--fault", metavar="NAME[:RATE]", help="A fault and its share of the messages, 0.1 by default; repeatable."),
+]
+Kept = Annotated[Path | None, typer.Option("--keep", help="Append what was acknowledged or received to this file, JSON lines.")]
+
+
+def _list_faults(wanted: bool) -> None:
+    from labbridge.simulators.faults import FAULTS, SIDES
+
+    if wanted:
+        for name, fault in FAULTS.items():
+            console.print(f"{name:14} {fault.what} For {', '.join(SIDES[side] for side in fault.sides)}.", markup=False)
+        raise typer.Exit
+
+
+def simulate(
+    list_faults: Annotated[
+        bool, typer.Option("--list-faults", callback=_list_faults, is_eager=True, help="Say what each fault does, and for whom.")
+    ] = False,
+) -> None:
+    """One simulator: an analyzer of any profile, or a hospital."""
+
+
+def _faults(texts: list[str] | None, side: Any, seed: int) -> Any:
+    """The faults as told on the command line; a name that makes no sense here is wrong usage."""
+    from labbridge.simulators.faults import Faults, parse
+
+    try:
+        return Faults(parse(texts or [], side), random.Random(seed or None))  # noqa: S311 (a game, no secret)
+    except ValueError as error:
+        fail(f"--fault: {error}", USAGE)
+
+
+def _keeper(keep: Path | None) -> Callable[[bytes, str], None]:
+    def told(message: bytes, fate: str) -> None:
+        if keep is not None:
+            line = {"at": time.time(), "fate": fate, "message": message.decode("utf-8", "backslashreplace")}
+            with keep.open("a", encoding="utf-8") as file:
+                file.write(json.dumps(line) + "\n")
+
+    return told
 
 
 def simulate_analyzer(
@@ -137,6 +183,8 @@ def simulate_analyzer(
     count: Annotated[int, typer.Option("--count", help="Stop after so many; 0: never.")] = 0,
     seed: Annotated[int, typer.Option("--seed", help="The same seed makes the same results.")] = 0,
     folder: Annotated[Path | None, typer.Option("--analyzers", help="A folder of your own profiles.")] = None,
+    fault: Faulted = None,
+    keep: Kept = None,
 ) -> None:
     """An analyzer that plays its profile's samples with fresh specimen ids, times and values."""
     from labbridge.simulators import AnalyzerSimulator
@@ -147,11 +195,11 @@ def simulate_analyzer(
         loaded, samples = sample_folder(profile, folders)
     except profiles.ProfileError as error:
         fail(str(error), CONFIGURATION)
+    faults = _faults(fault, "hl7" if loaded.framing == "mllp" else "astm", seed)
 
     def start(reactor: Any) -> Callable[[], str]:
-        simulator = AnalyzerSimulator(
-            reactor, loaded, samples, host, port, UTC, rate=rate, count=count or None, seed=seed or None, finished=reactor.stop
-        )
+        more: Any = {"rate": rate, "count": count or None, "seed": seed or None, "finished": reactor.stop}
+        simulator = AnalyzerSimulator(reactor, loaded, samples, host, port, UTC, **more, faults=faults, told=_keeper(keep))
         simulator.start()
         return lambda: f"sent {simulator.sent} acknowledged {simulator.acknowledged} refused {simulator.refused}"
 
@@ -161,22 +209,19 @@ def simulate_analyzer(
 def simulate_hospital(
     listen: Annotated[str, typer.Option("--listen", help="host:port")] = "127.0.0.1:6661",
     delay: Annotated[float, typer.Option("--delay", help="Seconds before each answer.")] = 0.0,
-    refuse: Annotated[float, typer.Option("--refuse", help="The share answered AE, 0 to 1.")] = 0.0,
-    reject: Annotated[float, typer.Option("--reject", help="The share answered AR, 0 to 1.")] = 0.0,
-    hang: Annotated[float, typer.Option("--hang", help="The share never answered, 0 to 1.")] = 0.0,
-    drop: Annotated[float, typer.Option("--drop", help="The share answered by a lost connection, 0 to 1.")] = 0.0,
     down: Annotated[float, typer.Option("--down", help="Listen only after so many seconds.")] = 0.0,
-    keep: Annotated[Path | None, typer.Option("--keep", help="Append what is received to this file, JSON lines.")] = None,
+    keep: Kept = None,
+    fault: Faulted = None,
+    seed: Annotated[int, typer.Option("--seed", help="The same seed draws the same faults.")] = 0,
 ) -> None:
-    """A hospital that acknowledges and keeps what it gets; it can refuse, delay, hang and drop."""
+    """A hospital that acknowledges and keeps what it gets; faults befall its answers."""
     from labbridge.simulators import Hospital
 
     host, port = _address(listen)
+    faults = _faults(fault, "hospital", seed)
 
     def start(reactor: Any) -> Callable[[], str]:
-        hospital = Hospital(
-            reactor, host, port, answer_delay=delay, refuse=refuse, reject=reject, hang=hang, drop=drop, down_for=down, keep=keep
-        )
+        hospital = Hospital(reactor, host, port, answer_delay=delay, down_for=down, keep=keep, faults=faults)
         hospital.start()
         return lambda: f"received {hospital.received} distinct {hospital.distinct} repeated {hospital.repeated}"
 

@@ -1,4 +1,4 @@
-"""Commands that try things out and change nothing: check, try, test, init."""
+"""Commands that try things out and change nothing: check, try, identify, test, init."""
 
 import shutil
 import time
@@ -7,11 +7,13 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+from rich.table import Table
 from rich.text import Text
 
-from labbridge import profiles, revision
+from labbridge import profiles, revision, security
 from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, AsJson, ConfigFile, console, fail, print_json, settings_of
 from labbridge.formats.validity import validity
+from labbridge.identify import LIMIT, Candidate, Identified, Identifier
 from labbridge.model import Decided, Result, Verdict
 from labbridge.pipeline import Outcome
 from labbridge.trial import Found, Trial, cases, trial_settings, try_file
@@ -27,7 +29,9 @@ def check(config: ConfigFile = DEFAULT_CONFIG) -> None:
         compiled, notices = revision.build(settings, config)
     except revision.RevisionError as error:
         fail(str(error), CONFIGURATION)
-    for notice in notices:
+    if wrong := list(security.mistakes(settings, config)):
+        fail("\n".join(wrong), CONFIGURATION)
+    for notice in (*notices, *security.notices(settings)):
         console.print(f"note: {notice}", markup=False)
     limits = "on" if settings.verification.auto_release else "OFF: every result waits for a person"
     console.print(
@@ -49,9 +53,7 @@ def try_(
     Without a configuration file the packaged example's site and destination are used, with automatic release on.
     """
     settings = settings_of(config) if config.exists() else None
-    missing = [str(file) for file in files if not file.is_file()]
-    if missing:
-        fail(f"no such file: {', '.join(missing)}")
+    _prove_files(files)
     try:
         trial = Trial(*trial_settings(settings, profile, mapping))
     except (revision.RevisionError, profiles.ProfileError, LookupError) as error:
@@ -66,6 +68,12 @@ def try_(
             _show(file, found, trial)
     if unread:
         raise typer.Exit(1)
+
+
+def _prove_files(files: Sequence[Path]) -> None:
+    missing = [str(file) for file in files if not file.is_file()]
+    if missing:
+        fail(f"no such file: {', '.join(missing)}")
 
 
 def _show(file: Path, found: Found, trial: Trial) -> None:
@@ -139,6 +147,74 @@ def _say(*lines: Text) -> None:
 def _text(text: str, style: str = "") -> Text:
     """The text with what a terminal would obey or hide written as an escape."""
     return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text), style)
+
+
+def identify(
+    files: Annotated[list[Path], typer.Argument(help="Captured messages, framed as on the wire or bare.")],
+    config: ConfigFile = DEFAULT_CONFIG,
+    json: AsJson = False,
+) -> None:
+    """Say which profiles fit captured messages, and why: the best first, at most five.
+
+    Exit status 1 when, of any file, nothing fits but the generic dialects. Works without a configuration file; with one, your
+    own profiles and maps are asked too. The first 64 KiB of a file are looked at.
+    """
+    settings = settings_of(config) if config.exists() else None
+    _prove_files(files)
+    try:
+        identifier = Identifier(settings)
+    except (revision.RevisionError, profiles.ProfileError) as error:
+        fail(str(error), CONFIGURATION)
+    fitting = True
+    for file in files:
+        with file.open("rb") as opened:
+            found = identifier.identify(opened.read(LIMIT + 1))
+        fitting &= found.fits
+        if json:
+            print_json(found.as_json(str(file)))
+        else:
+            _show_identified(file, found)
+    if not fitting:
+        raise typer.Exit(1)
+
+
+def _show_identified(file: Path, found: Identified) -> None:
+    """What was seen in a file, then a line for each profile that may be meant."""
+    seen = found.seen
+    console.rule(_text(str(file)))
+    about = [seen.framing, " ".join(filter(None, (seen.protocol, seen.version)))]
+    about += [f"delimiters {seen.delimiters}", f"sender {seen.sender or '(none)'}"] if seen.protocol else []
+    about += [f"{seen.messages} messages" if seen.messages != 1 else "1 message"] if seen.protocol else []
+    about += ["only its beginning was looked at"] if seen.cut else []
+    _say(_text(", ".join(filter(None, about))))
+    if found.error:
+        _say(_text(f"no profile reads it: {found.error}", "bold red"))
+    if not found.candidates:
+        return
+    table = Table(box=None, header_style="bold", pad_edge=False)
+    for name in ("profile", "", "codes known", "specimen", "role", "would be held", "why"):
+        table.add_column(name, overflow="fold")
+    for one in found.candidates:
+        cells = [one.profile, "fits" if one.fits else "", f"{one.known} of {one.codes}" if one.codes else ""]
+        cells += [one.specimen or "(none)", ", ".join(one.roles) or ("query" if one.queries else "")]
+        cells += [f"{one.held} of {one.results}" if one.results else "", _why(one)]
+        table.add_row(*(_text(cell, "bold green" if one.fits else "") for cell in cells))
+    console.print(table)
+
+
+_HEADERS = {
+    "named": "the header names this model",
+    "like": "the header names nobody, and is otherwise as this model's",
+    "other": "the header names another sender",
+    "unsaid": "the header does not tell",
+}
+
+
+def _why(one: Candidate) -> str:
+    """Why a profile may be meant, and what of the messages would wait for a person."""
+    header = "reads any sender that keeps to the standard" if one.generic else _HEADERS[one.sender]
+    held = f"held: {'; '.join(one.because)}" if one.because else ""
+    return "; ".join(filter(None, (header, *one.notes, held)))
 
 
 def test(

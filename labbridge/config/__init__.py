@@ -13,9 +13,21 @@ from pathlib import Path
 
 from labbridge.config.checks import mistakes
 from labbridge.config.reading import Reader, dotted, duration, line_of, locate
-from labbridge.config.settings import Address, Analyzer, Answers, Destination, Settings, changes
+from labbridge.config.settings import Address, Analyzer, Answers, Destination, Settings, Tls, changes
 
-__all__ = ["Address", "Analyzer", "Answers", "ConfigError", "Destination", "Settings", "changes", "duration", "load", "place"]
+__all__ = [
+    "Address",
+    "Analyzer",
+    "Answers",
+    "ConfigError",
+    "Destination",
+    "Settings",
+    "Tls",
+    "changes",
+    "duration",
+    "load",
+    "place",
+]
 
 
 class ConfigError(Exception):

@@ -25,8 +25,6 @@ from labbridge.config.settings import SQLITE, Address, Setting
 KeyPath = tuple[str | int, ...]
 Mistake = tuple[KeyPath, str]  # where; what is wrong, and what to write instead
 
-_NOT_YET = "serial lines, folders and TLS are not supported yet: use TCP, through a device server or a tunnel where need be"
-
 
 class Reader:
     """Reads structs from parsed TOML; ``mistakes`` has what was wrong."""
@@ -44,7 +42,7 @@ class Reader:
         for key in data.keys() - known.keys():
             close = difflib.get_close_matches(key, known, 1)
             remedy = f'did you mean "{close[0]}"?' if close else f"known are: {', '.join(known)}"
-            self._wrong((*at, key), f"unknown key - {_NOT_YET if key in ('serial', 'folder', 'tls') else remedy}")
+            self._wrong((*at, key), f"unknown key - {remedy}")
         values = {}
         for key, field in known.items():
             if key in data:
@@ -61,12 +59,14 @@ class Reader:
         choices, origin = get_args(kind), get_origin(kind)
         if kind in _LEAVES:
             return self._leaf(kind, raw, at)
+        if kind is kinds.SerialSettings and isinstance(raw, str):
+            raw = {"device": raw}
         if _is_table(kind):
             return self.struct(kind, raw, at)
         if NoneType in choices:
             return self._value(choices[0], raw, at)
         if origin is Literal:
-            words = " or ".join(f'"{choice}"' for choice in choices)
+            words = " or ".join(json.dumps(choice) for choice in choices)
             return raw if raw in choices else self._wrong(at, f"expected {words}, got {_shown(raw)}")
         if origin is tuple and isinstance(raw, list):
             return tuple(self._value(choices[0], item, (*at, index)) for index, item in enumerate(raw))
@@ -124,6 +124,20 @@ def _count(number: int) -> int:
     return number
 
 
+def _frame_size(number: int) -> int:
+    if not 1 <= number <= 63_993:
+        raise ValueError
+    return number
+
+
+def _size(text: str) -> int:
+    match = re.fullmatch(r"([1-9][0-9]{0,5})(KiB|MiB)", text)
+    size = int(match[1]) << (10 if match[2] == "KiB" else 20) if match else 0
+    if not 1 << 10 <= size <= 1 << 30:
+        raise ValueError
+    return size
+
+
 def _address(text: str) -> Address:
     match = re.fullmatch(r"(?:\[([0-9A-Fa-f:.]+)\]|([^\s:/@\[\]]+)):([0-9]{1,5})", text)
     if match is None or not 1 <= int(match[3]) <= 65535:
@@ -162,6 +176,8 @@ _LEAVES: dict[Any, tuple[type, str, Callable[[Any], Any]]] = {
     kinds.Duration: (str, 'a duration such as "30s", "10m" or "72h"', duration),
     kinds.Wait: (str, '"send" or a wait such as "wait:30m"', _wait),
     kinds.Count: (int, "a whole number from 1 to 1000", _count),
+    kinds.Size: (str, 'a size from 1 KiB to 1 GiB, such as "16MiB" or "512KiB"', _size),
+    kinds.FrameSize: (int, "a whole number from 1 to 63993", _frame_size),
     Address: (str, 'an address such as "127.0.0.1:5001"', _address),
     kinds.Network: (str, 'a network or an address such as "192.168.10.0/24"', lambda text: str(ipaddress.ip_network(text))),
     kinds.Regex: (str, "a regular expression in single quotes such as '^[0-9]{8,14}$'", lambda text: re.compile(text).pattern),

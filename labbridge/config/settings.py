@@ -13,6 +13,8 @@ import msgspec
 Duration = Annotated[float, "duration"]  # seconds; written "72h", "10m", "30s", "500ms"
 Wait = Annotated[float | None, "wait"]  # written "send" (None) or "wait:30m"
 Count = Annotated[int, "count"]  # 1 to 1000
+Size = Annotated[int, "size"]  # bytes; written "16MiB", "512KiB"
+FrameSize = Annotated[int, "frame size"]  # characters, 1 to 63,993
 Regex = Annotated[str, "regex"]
 Network = Annotated[str, "network"]  # "10.1.0.0/16", or one address
 Zone = Annotated[str, "zone"]  # IANA name
@@ -81,23 +83,71 @@ class Timers(Setting, frozen=True):
     interrupt: Duration | None = None  # pause after the analyzer asked for the line
 
 
+class Frames(Setting, frozen=True):
+    """``[analyzer.frames]``: ASTM frames, where the device is set otherwise than its profile says; None where it is not."""
+
+    size: FrameSize | None = None  # characters of text in a frame that we send
+    checksum: bool | None = None
+    numbered: bool | None = None
+    refusals: Count | None = None  # of one frame of ours, before the message fails
+
+
+class SerialSettings(Setting, frozen=True):
+    """``[analyzer.serial]``, or ``serial = "DEVICE"``: how the line is set; LIS01-A2's own by default."""
+
+    device: Path | None = None
+    baud: Literal[300, 600, 1200, 2400, 4800, 9600, 19200, 38400, 57600, 115200] = 9600
+    bytesize: Literal[8, 7] = 8
+    parity: Literal["N", "E", "O"] = "N"
+    stopbits: Literal[1, 2] = 1
+    flow: Literal["none", "xonxoff", "rtscts"] = "none"
+
+
+class Tls(Setting, frozen=True):
+    """``[destination.tls]``: TLS, where anything of it is set. Files are PEM."""
+
+    certificate: Path | None = None  # ours
+    key: Path | None = None
+    ca: Path | None = None  # whom we trust
+    name: str = ""  # what the peer's certificate must be for; empty: the host of ``connect``
+
+
+class AnalyzerTls(Tls, frozen=True):
+    """``[analyzer.tls]``."""
+
+    clients: Literal["required", "none"] | None = None  # of listen: must they have a certificate; None: where ca is set
+
+
 class Analyzer(Setting, frozen=True):
     """``[[analyzer]]``: one device and how it is connected."""
 
     name: Name
     profile: str
     mapping: str = ""  # read it through ``code_map``
-    listen: Address | None = None  # exactly one of listen and connect
+    listen: Address | None = None  # exactly one of listen, connect, serial and folder
     connect: Address | None = None
+    folder: Path | None = None
+    settle: Duration = 2.0  # a file counts when it has not changed for so long
     allow: tuple[Network, ...] = ("127.0.0.0/8", "::1/128")
     max_connections: Count = 16
+    max_message: Size = 16 << 20
+    idle_timeout: Duration | None = None  # a link that is silent so long is closed
+    framing: Literal["mllp", "lis01", "raw"] | None = None  # None: the profile's
     mllp_release: Literal[1, 2] = 1  # 2: a commit acknowledgement for every block
     specimen_pattern: Regex = ""  # empty: any id
     identity: Literal["barcode", "sample-number", "patient"] = "barcode"
     qc_ids: tuple[Regex, ...] = ()
     charset: Charset = ""  # empty: the profile's
     timezone: Zone = ""  # empty: the profile's, or the site's
+    serial: SerialSettings = SerialSettings()
+    tls: AnalyzerTls = AnalyzerTls()
+    frames: Frames = Frames()
     timers: Timers = Timers()
+
+    @property
+    def place(self) -> str:
+        """Where it is connected, as a person wrote it."""
+        return str(self.listen or self.connect or self.serial.device or self.folder)
 
     @property
     def code_map(self) -> str:
@@ -139,6 +189,7 @@ class Destination(Setting, frozen=True):
     codes: str = ""  # the column of tests.csv with its codes; empty: the test itself
     timeout: Duration = 30.0  # the hospital must have answered
     mllp_release: Literal[1, 2] = 1
+    tls: Tls = Tls()
     oru: OruSettings = OruSettings()
     answers: Answers = Answers()
 

@@ -1,18 +1,23 @@
 """Character sets: the names of HL7 table 0211 and what vendors write instead, to Python's codecs.
 
-Bytes come in, text goes out, with a Reason when the text is not to be trusted. What is undecodable is shown with
-backslash escapes and held, never replaced: the bytes themselves are in the journal.
+Bytes come in, text goes out, with a Reason when the text is not to be trusted. An undecodable byte is shown as ``<DC>``,
+which no protocol takes for a separator, and held, never replaced: the bytes themselves are in the journal.
 """
 
+import codecs
 import re
 from collections.abc import Sequence
 from functools import lru_cache
 
+from labbridge.formats import iso2022
 from labbridge.model import Reason
 
 _HEADER_BYTES = 65536
+_SHOWN = "labbridge.shown"  # an error handler of Python's codecs
+_BLANK = b"\xef\xbb\xbf \t\r\n\x0b\x1c"
 # No text of an ISO 8859 set has these: they tell UTF-8 or a Windows code page under a wrong name.
 _C1 = re.compile("[\x80-\x9f]")
+_HIGH = re.compile(rb"[\x80-\xff]")
 _UNREADABLE = re.compile(r"UTF.?(16|32)|CNS", re.IGNORECASE)
 
 # Python's codec: its name in HL7 table 0211 (its own where the table has none), and what else it is called, blanks,
@@ -20,58 +25,93 @@ _UNREADABLE = re.compile(r"UTF.?(16|32)|CNS", re.IGNORECASE)
 _SETS: dict[str, tuple[str, ...]] = {
     "ascii": ("ASCII", "USASCII", "ISOIR6"),
     "utf-8": ("UNICODE UTF-8", "UNICODE", "UTF8"),
-    "gb18030": ("GB 18030-2000", "GB18030"),
-    "gbk": ("GB 18030-2000", "GBK", "CP936"),
-    "gb2312": ("GB 18030-2000", "GB2312"),
+    "gb18030": ("GB 18030-2000", "GB18030", "GB180302005", "GB180302022"),
+    "gbk": ("GB 18030-2000", "GBK", "CP936", "MS936"),
+    "gb2312": ("GB 18030-2000", "GB2312", "EUCCN"),
     "big5": ("BIG-5",),
     "big5hkscs": ("BIG5-HKSCS",),
-    "cp950": ("CP950",),
-    "euc_kr": ("KS X 1001", "EUCKR"),
-    "cp949": ("CP949",),
+    "cp950": ("CP950", "MS950"),
+    "euc_kr": ("KS X 1001", "EUCKR", "KSC5601"),
+    "cp949": ("CP949", "MS949", "UHC"),
     "shift_jis": ("ISO IR13", "SHIFTJIS", "SJIS"),
-    "cp932": ("CP932",),
+    "cp932": ("CP932", "MS932", "WINDOWS31J"),
     "euc_jp": ("EUC-JP",),
-    "iso2022_jp_ext": ("ISO IR87", "ISOIR14", "ISOIR159"),
+    "iso2022_jp_ext": ("~ISO IR87", "ISOIR14", "ISOIR159", "ISO2022JP", "ISO2022JPEXT", "JISX0202", "JAS2020"),
     "iso8859-1": ("8859/1", "ISO88591", "ISOIR100", "LATIN1"),
     **{f"iso8859-{part}": (f"8859/{part}", f"ISO8859{part}") for part in (*range(2, 10), 15)},
     **{f"cp{page}": (f"CP{page}", f"WINDOWS{page}") for page in range(1250, 1259)},
 }
-# Senders that name the older set use characters of the newer one, which contains it.
-_READ_AS = {"gb2312": "gb18030", "gbk": "gb18030"}
+# Senders that name the older set use characters of the newer one, which contains it. What ISO 2022 switches to is no
+# part of the set that it begins with.
+_READ_AS = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "cp950", "euc_kr": "cp949", "shift_jis": "cp932"}
+_READ_AS |= {"iso2022_jp_ext": "ascii"}
+# ISO 2022 can switch from these: their bytes below 80 are ASCII whatever stands before them.
+_SWITCHABLE = re.compile("ascii|utf-8|iso.*|shift_jis|euc_..")
+# A text of these that is good UTF-8 is UTF-8: it would have capital letters with signs after them and nothing else.
+_WESTERN = frozenset(("iso8859-1", "iso8859-9", "iso8859-15", "cp1252"))
 
 
 def decode(payload: bytes, default: Sequence[str] = ()) -> tuple[str, Reason | None]:
     """The text of a message, and why it cannot be trusted if it cannot.
 
-    A payload that begins with MSH names its set in MSH-18 (HL7 2.5, 2.15.9.18); any other (ASTM) has the link's
-    ``default`` alone. A declared set that the bytes contradict, or none, gives way to the defaults in their order, each
-    strictly; ASCII is the standard's own default. Where nothing fits: the text with backslash escapes, and the reason
+    A payload that begins with MSH names its set in MSH-18 (HL7 2.5, 2.15.9.18): the first repeat is what it begins in,
+    ASCII where that is empty, and the others are what it switches to. Any other payload (ASTM) has the link's ``default``
+    alone. A declared set that the bytes contradict, or none, gives way to the defaults in their order, each strictly;
+    ASCII is the standard's own default. Where nothing fits: the text with ``<DC>`` and the like, and the reason
     ``undecodable`` (charset, offset of the first wrong byte) or ``unsupported-charset`` (charset): UTF-16 and UTF-32
-    collide with the framing, and Python has no codec for CNS 11643-1992. Raises LookupError for an unknown name in
-    ``default``.
+    collide with the framing, and Python has no codec for CNS 11643-1992. So is a text in which the sender itself has
+    replaced characters by U+FFFD. Raises LookupError for an unknown name in ``default``.
     """
-    name = _declared(payload) if payload[:3] == b"MSH" else ""
-    if _UNREADABLE.search(name):
-        return payload.decode("ascii", "backslashreplace"), Reason("unsupported-charset", {"charset": name})
-    if payload.isascii() and b"\x1b" not in payload:
+    head = payload.lstrip(_BLANK)
+    name, delimiters = (_declared(head), head[3:8]) if head[:3] == b"MSH" else ("", b"")
+    if _UNREADABLE.search(name.partition("~")[0]):
+        return payload.decode("ascii", _SHOWN), Reason("unsupported-charset", {"charset": name})
+    switches = iso2022.switches(payload, delimiters)
+    if switches is None and payload.isascii():
         return payload.decode("ascii"), None
-    # Of several repeats (code extensions) the last one.
-    declared = NAMES.get(_plain(name.rpartition("~")[2]), "")
-    settled = 0 if declared else 1  # what the sender named, else what the link is set to; the rest are guesses
-    for number, candidate in enumerate((declared or "ascii", *map(codec, default))):
-        text, _ = _strictly(payload, candidate)
+    repeats = ["ASCII", *name.split("~")] if name[:1] == "~" else name.split("~")
+    declared = [NAMES[plain] for repeat in repeats if (plain := _plain(repeat)) in NAMES]
+    settled = len(declared) - 1 if declared else 1  # what the sender named, else what the link is set to; the rest are guesses
+    for number, candidate in enumerate((*(declared or ["ascii"]), *map(codec, default))):
+        text, _ = _strictly(payload, candidate, switches)
         if text is not None and (number <= settled or not _swallows(payload, text)):
-            return text, None
-    text = payload.decode(declared or "ascii", "backslashreplace")
+            return text, _lost(payload, candidate) if "\ufffd" in text else None
+    first = declared[0] if declared else "ascii"
+    text = payload.decode(_READ_AS.get(first, first), _SHOWN)
     if name and not declared:
         return text, Reason("unsupported-charset", {"charset": name})
-    _, offset = _strictly(payload, declared or "ascii")
+    _, offset = _strictly(payload, first, switches)
     return text, Reason("undecodable", {"charset": name or "ASCII", "offset": str(offset)})
+
+
+def _lost(payload: bytes, codec: str) -> Reason:
+    """Why a text is held whose sender had characters that it could not write."""
+    offset = payload.find("\ufffd".encode(_READ_AS.get(codec, codec)))
+    return Reason("undecodable", {"charset": _SETS[codec][0], "offset": str(offset)})
 
 
 def _swallows(payload: bytes, text: str) -> bool:
     """Whether a guessed set has taken separators for halves of its characters: fields would shift."""
     return any(text.count(separator) < payload.count(separator.encode()) for separator in "|^~\\")
+
+
+def _show(error: UnicodeError) -> tuple[str, int]:
+    if not isinstance(error, UnicodeDecodeError):
+        raise error
+    return "".join(f"<{byte:02X}>" for byte in error.object[error.start : error.end]), error.end
+
+
+codecs.register_error(_SHOWN, _show)
+
+
+def decode_part(data: bytes, names: Sequence[str]) -> str:
+    """The text of a few bytes in the first of these sets that they fit, unknown names passed over; raises UnicodeError."""
+    for name in names:
+        known = NAMES.get(_plain(name))
+        text = _strictly(data, known, None)[0] if known else None
+        if text is not None:
+            return text
+    raise UnicodeError
 
 
 def encode(text: str, name: str) -> bytes:
@@ -101,19 +141,31 @@ def _plain(name: str) -> str:
 NAMES = {_plain(name): codec for codec, names in reversed(_SETS.items()) for name in names}
 
 
-def _declared(payload: bytes) -> str:
-    """MSH-18 as it is written, without empty repeats at its ends (Japanese senders write ``~ISO IR87``)."""
-    end = payload.find(b"\r", 0, _HEADER_BYTES)
-    header = payload[: end if end >= 0 else _HEADER_BYTES].partition(b"\n")[0]
+def _declared(head: bytes) -> str:
+    """MSH-18 as it is written, without empty repeats at its end."""
+    end = head.find(b"\r", 0, _HEADER_BYTES)
+    header = head[: end if end >= 0 else _HEADER_BYTES].partition(b"\n")[0]
     fields = header.split(header[3:4] or b"|", 18)
-    return fields[17].decode("ascii", "replace").strip(" ~")[:40] if len(fields) > 17 else ""
+    return fields[17].decode("ascii", "replace").rstrip(" ~").lstrip(" ")[:40] if len(fields) > 17 else ""
 
 
-def _strictly(payload: bytes, codec: str) -> tuple[str | None, int]:
+def _strictly(payload: bytes, codec: str, switches: iso2022.Switches | None) -> tuple[str | None, int]:
     """The text, or where its first wrong byte stands."""
+    read_as = _READ_AS.get(codec, codec)
+    if switches is not None and not _SWITCHABLE.fullmatch(codec):
+        return None, 0
     try:
-        text = payload.decode(_READ_AS.get(codec, codec))
+        text = payload.decode(read_as) if switches is None else iso2022.decode(payload, read_as, switches)
     except UnicodeDecodeError as error:
         return None, error.start
+    if codec in _WESTERN and switches is None and _is_utf8(payload):
+        return None, next(match.start() for match in _HIGH.finditer(payload))
     wrong = _C1.search(text) if codec.startswith("iso8859") else None
     return (text, 0) if wrong is None else (None, wrong.start())
+
+
+def _is_utf8(payload: bytes) -> bool:
+    try:
+        return len(payload.decode("utf-8")) < len(payload)
+    except UnicodeDecodeError:
+        return False

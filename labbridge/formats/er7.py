@@ -7,6 +7,7 @@ on bytes, before any character set is known, and takes batches apart.
 
 import re
 from collections.abc import Callable
+from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
 
@@ -128,33 +129,31 @@ def nth(text: str, separator: str, n: int) -> str:
 
 
 def escape(text: str, delimiters: Delimiters = DEFAULT) -> str:
-    r"""Escape whatever would be read as a delimiter or end a segment or an MLLP block; CR is ``\X0D\`` (HL7 2.7)."""
+    r"""Escape whatever would be read as a delimiter or end a segment or an MLLP block; CR is ``\X0D\`` (HL7 2.7).
+
+    What ``unescape`` keeps of formatting (``\H\ \N\ \.br\ \Z..\``) is kept here too, so that it passes through.
+    """
     special, sequences = _escapes(delimiters)
-    return special.sub(lambda match: sequences[match[0]], text) if special.search(text) else text
+    return special.sub(lambda match: sequences.get(match[0], match[0]), text) if special.search(text) else text
 
 
 def unescape(text: str, delimiters: Delimiters = DEFAULT, decode: Callable[[bytes], str] = bytes.decode) -> str:
-    r"""Resolve ``\F\ \S\ \T\ \R\ \E\``, ``\Xdd..\`` and Japanese text between ``\Mxxyy\`` and ``\C2842\``.
+    r"""Resolve ``\F\ \S\ \T\ \R\ \E\`` and ``\Xdd..\``.
 
-    Every other sequence, and a lone escape character, is kept (HL7 2.5, 2.7). Adjacent ``\X..\`` are decoded together,
-    since a character may be spread over them. ``decode`` is that of the message's character set, UTF-8 by default;
-    bytes that it refuses stay as they were sent.
+    Every other sequence, and a lone escape character, is kept (HL7 2.5, 2.7): ``\C..\`` and ``\M..\`` are resolved with
+    the character set, before. Adjacent ``\X..\`` are decoded together, since a character may be spread over them.
+    ``decode`` is that of the message's character set, UTF-8 by default; bytes that it refuses stay as they were sent.
     """
     if delimiters.escape not in text:
         return text
-    pattern, plain, characters = _unescapes(delimiters)
+    pattern, characters = _unescapes(delimiters)
 
     def resolve(match: re.Match[str]) -> str:
         if match[1]:
             return characters[match[1]]
-        try:
-            if match[2]:
+        if match[2]:
+            with suppress(UnicodeError):
                 return decode(bytes.fromhex("".join(_HEX.findall(match[2]))))
-            if match[3]:
-                shifted = plain.sub(lambda found: characters[found[1]], match[4])
-                return (b"\x1b" + bytes.fromhex(match[3]) + shifted.encode("ascii")).decode("iso2022_jp_ext")
-        except UnicodeError:
-            pass
         return match[0]
 
     return pattern.sub(resolve, text)
@@ -211,16 +210,15 @@ def _escapes(delimiters: Delimiters) -> tuple[re.Pattern[str], dict[str, str]]:
     mark = delimiters.escape
     sequences = {character: f"{mark}{letter}{mark}" for character, letter in zip(delimiters, "FSRET", strict=True)}
     sequences |= {control: f"{mark}X{ord(control):02X}{mark}" for control in "\r\n\x0b\x1c"}
-    return re.compile(f"[{re.escape(''.join(sequences))}]"), sequences
+    inside = f"[^{re.escape(''.join(sequences))}]*"
+    kept = f"{re.escape(mark)}(?:[HN]|[.Z]{inside}){re.escape(mark)}"
+    return re.compile(f"{kept}|[{re.escape(''.join(sequences))}]"), sequences
 
 
 @lru_cache(maxsize=64)
-def _unescapes(delimiters: Delimiters) -> tuple[re.Pattern[str], re.Pattern[str], dict[str, str]]:
+def _unescapes(delimiters: Delimiters) -> tuple[re.Pattern[str], dict[str, str]]:
     mark = re.escape(delimiters.escape)
-    plain = f"{mark}([FSRET]){mark}"
     data = f"((?:{mark}X(?:[0-9A-Fa-f]{{2}})+{mark})+)"
-    shifted = rf"{mark}M(24(?:[0-9A-Fa-f]{{2}}){{1,2}}){mark}(.*?)(?:{mark}C2842{mark}|\Z)"
     # The last kind is matched only to be kept: its closing mark must not open the next sequence.
     kept = f"{mark}(?:[HN]|[.CMZ][^{mark}]*){mark}"
-    pattern = re.compile(f"{plain}|{data}|{shifted}|{kept}", re.DOTALL)
-    return pattern, re.compile(plain), dict(zip("FSRET", delimiters, strict=True))
+    return re.compile(f"{mark}([FSRET]){mark}|{data}|{kept}"), dict(zip("FSRET", delimiters, strict=True))

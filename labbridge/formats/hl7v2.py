@@ -60,7 +60,7 @@ def _read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
     control_id = header.component(10, s=0).strip()
     problems = (undecodable,) if undecodable else ()
     # Bytes written as \X..\ are of the message's own character set; that is rare enough to be looked up only then.
-    reader = _reader(profile, delimiters, header.field(18) if f"{delimiters.escape}X" in text else "")
+    reader = _reader(profile, delimiters, header.field(18)[:40] if f"{delimiters.escape}X" in text else "")
     scope = Scope(MSH=header.fields + [""] * reader.widths["MSH"])
     if kind in _EVENTS:
         return Reading((), (), control_id, kind, problems)
@@ -94,16 +94,13 @@ def _kind(header: Segment, profile: Profile) -> str:
 
 @lru_cache(maxsize=256)
 def _reader(profile: Profile, delimiters: Delimiters, named: str) -> Reader:
-    """The compiled reader of a profile; hexadecimal escapes are in the character set that MSH-18 names."""
-    try:
-        codec = charset.codec(named) if named else "utf-8"
-    except LookupError:
-        codec = "utf-8"
+    """The compiled reader of a profile; hexadecimal escapes are in the sets that MSH-18 names, else the profile's."""
+    sets = (*named.split(delimiters.repeat), *profile.charsets)
 
     def unescape(text: str, delimiters: Delimiters) -> str:
-        return er7.unescape(text, delimiters, lambda data: data.decode(codec))
+        return er7.unescape(text, delimiters, lambda data: charset.decode_part(data, sets))
 
-    return Reader(profile, Rules(delimiters, unescape, dict(_KNOWN)), "NTE")
+    return Reader(profile, Rules(delimiters, unescape, dict(_KNOWN), profile.local_escapes), "NTE")
 
 
 def _walk(lines: Sequence[str], reader: Reader, assembly: Assembly) -> None:

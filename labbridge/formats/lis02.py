@@ -17,7 +17,7 @@ What stands where in a record is the profile's part.
 import re
 from collections.abc import Sequence
 from datetime import tzinfo
-from functools import lru_cache
+from functools import lru_cache, partial
 
 from labbridge.formats import charset
 from labbridge.formats.er7 import Delimiters
@@ -110,7 +110,9 @@ def _read(lines: Sequence[str], profile: Profile, zone: tzinfo, problems: Sequen
 
 @lru_cache(maxsize=256)
 def _reader(profile: Profile, delimiters: Delimiters) -> Reader:
-    return Reader(profile, Rules(delimiters, unescape, dict(_KNOWN)), "C")
+    return Reader(
+        profile, Rules(delimiters, partial(unescape, charsets=profile.charsets), dict(_KNOWN), profile.local_escapes), "C"
+    )
 
 
 def _delimiters(header: str) -> Delimiters:
@@ -122,10 +124,11 @@ def _delimiters(header: str) -> Delimiters:
     return Delimiters(field, component=named[1], repeat=named[0], escape=named[2:3], sub="")
 
 
-def unescape(text: str, delimiters: Delimiters) -> str:
+def unescape(text: str, delimiters: Delimiters, charsets: Sequence[str] = ()) -> str:
     """Resolve ``&F& &S& &R& &E&`` and ``&Xhh..&``; an unknown escape is dropped, a lone mark is kept (CONFORMANCE B04).
 
-    The letters mean the header's own delimiters, whatever they are; the hexadecimal bytes are ASCII or Latin-1.
+    The letters mean the header's own delimiters, whatever they are; the hexadecimal bytes are of the first of ``charsets``
+    that they fit, else Latin-1.
     """
     mark = delimiters.escape
     if not mark or mark not in text:
@@ -133,7 +136,13 @@ def unescape(text: str, delimiters: Delimiters) -> str:
     letters = {"F": delimiters.field, "S": delimiters.component, "R": delimiters.repeat, "E": mark}
 
     def resolve(match: re.Match[str]) -> str:
-        return bytes.fromhex(match[2]).decode("latin-1") if match[2] else letters.get(match[1], "")
+        if not match[2]:
+            return letters.get(match[1], "")
+        data = bytes.fromhex(match[2])
+        try:
+            return charset.decode_part(data, charsets)
+        except UnicodeError:
+            return data.decode("latin-1")
 
     mark = re.escape(mark)
     return re.sub(f"{mark}(X((?:[0-9A-Fa-f]{{2}})+)|[A-Z][0-9A-Fa-f]*){mark}", resolve, text)

@@ -92,6 +92,7 @@ _NUMERIC = frozenset(("number", "comparator", "ratio"))
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _STRUCTURED = re.compile(r"(<=|>=|<|>)?\s*([+-]?\d+(?:\.\d+)?)(?:\s*([:/])\s*(\d+(?:\.\d+)?))?")
 _TIME = re.compile(r"\d{8}(?:\d{4}(?:\d\d(?:\.\d{1,4})?)?)?(?:[+-]\d{4})?")
+_PRECISION = re.compile(r"\d{10}(?:\d\d)?(?:\d\d(\.\d{1,4})\d*)?(?:[+-]\d{4})?")  # of a time, where it is not the second
 _WHOLE_REPORT = "11502-2^Laboratory report^LN"
 _NO_NAME = "^^^^^^U"  # PID-5 is required: unspecified (HL7 table 0200)
 _NO_TYPE = "^unspecified"  # SPM-4 is required
@@ -163,7 +164,7 @@ class Writer:
             lines.append(_line(_patient(report.patient), changes))
             if "PV1" in changes:
                 lines.append(_line("PV1|1|U", changes))
-        specimen, request = _line(_specimen(report.specimen), changes), self._request_of(report.specimen)
+        specimen, request = _line(_specimen(report.specimen), changes), self._request_of(report)
         for n, group in enumerate(groups.values(), 1):
             if "ORC" in changes:
                 lines.append(_line("ORC|RE", changes))
@@ -187,8 +188,9 @@ class Writer:
             return _Test(own, f"{escape(coded.panel)}^{escape(coded.panel_name)}^L", f"panel {coded.panel}")
         return _Test(own, own, f"test {coded.code}")
 
-    def _request_of(self, specimen: Specimen) -> Callable[[int, Sequence[tuple[_Test, Decided]], str], str]:
-        """The OBR of each group of a specimen's results."""
+    def _request_of(self, report: Report) -> Callable[[int, Sequence[tuple[_Test, Decided]], str], str]:
+        """The OBR of each group of a report's results."""
+        specimen, results = report.specimen, report.results
         collected = specimen.collected if _TIME.fullmatch(specimen.collected) else ""
         name, kind = escape(specimen.id), escape(specimen.type) if self._level < (2, 5) else ""
         required = "||1" if self._level < (2, 3, 1) else ""  # OBR-27: one, the standard's default
@@ -196,7 +198,9 @@ class Writer:
         def request(n: int, group: Sequence[tuple[_Test, Decided]], stamp: str) -> str:
             when = collected
             if not when:
-                when = self._time(min((one.measured_at for _, one in group if one.measured_at is not None), default=None))
+                times = [(one.measured_at, one.index) for _, one in group if one.measured_at is not None]
+                at, index = min(times, default=(None, 0))
+                when = self._time(at, results[index].measured if times else "")
             status = _status({one.status for _, one in group})
             return f"OBR|{n}||{name}|{group[0][0].request}|||{when}||||||||{kind}|||||||{stamp}|||{status}{required}"
 
@@ -205,7 +209,7 @@ class Writer:
     def _observations(self, group: Sequence[tuple[_Test, Decided]], message: Message, changes: Changes) -> list[str]:
         lines: list[str] = []
         seen: dict[str, int] = {}
-        results = message.report.results if self.form.flags == "analyzer" else None
+        results, analyzers_flags = message.report.results, self.form.flags == "analyzer"
         ucum = self.form.units == "ucum"
         equipment = f"||||{_escaped(message.analyzer)}" if self._level >= (2, 4) and message.analyzer else ""
         always = self.form.version == "2.3.1"  # which requires OBX-4
@@ -217,10 +221,11 @@ class Writer:
                 times = seen[one.test] = seen.get(one.test, 0) + 1
                 sub = str(times) if always or times > 1 else ""
             if one.measured_at != measured:
-                measured, time = one.measured_at, self._time(one.measured_at)
+                measured, time = one.measured_at, self._time(one.measured_at, results[one.index].measured)
             kind, value = _numeric(one.value) if one.kind in _NUMERIC else ("ST", escape(one.value))
-            flags = one.flag if results is None else "~".join(map(_escaped, results[one.index].flags))
-            tail = self._tail(one.unit if ucum else one.print_unit, one.reference, flags, one.status)
+            flags = "~".join(map(escape, results[one.index].flags)) if analyzers_flags else one.flag
+            after_value = self._tail if len(flags) <= 64 else self._after_value
+            tail = after_value(one.unit if ucum else one.print_unit, one.reference, flags, one.status)
             line = f"OBX|{n}|{kind}|{test.observation}|{sub}|{value}|{tail}{time}{equipment}"
             lines.append(_line(line, changes) if changes or not equipment else line)
         return lines
@@ -287,8 +292,14 @@ def _unit(units: str, text: str) -> str:
     return f"{escape(text)}^^UCUM" if text and units == "ucum" else escape(text)
 
 
-def _stamp(zone: tzinfo, at: int | None) -> str:
-    return "" if at is None else datetime.fromtimestamp(at, zone).strftime("%Y%m%d%H%M%S%z")
+def _stamp(zone: tzinfo, at: int | None, sent: str = "") -> str:
+    """A time in the site's zone, as precise as it was sent: without seconds, to the second, or with fractions of it."""
+    if at is None:
+        return ""
+    whole, told = datetime.fromtimestamp(at, zone).strftime("%Y%m%d%H%M%S%z"), _PRECISION.fullmatch(sent)
+    if told is None:
+        return whole
+    return whole[:14] + told[1] + whole[14:] if told[1] else whole[:12] + whole[14:]
 
 
 _escaped = lru_cache(maxsize=4096)(escape)  # units, flags, ranges: few, and no patient's

@@ -6,7 +6,6 @@ report's problems, so that it is held: nothing is guessed. The order of segments
 is ``hl7v2``'s and ``lis02``'s part.
 """
 
-import re
 from collections.abc import Callable, Iterable, Sequence
 from datetime import tzinfo
 from operator import itemgetter
@@ -15,22 +14,19 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict, replace
 
+from labbridge.formats.records import BAD_TIME, NO_CODE, Item, Records
 from labbridge.formats.rules import Fields, Rules, Scope
-from labbridge.formats.values import TYPED, Clock, Memo, classifier, clock_for
+from labbridge.formats.values import NULL, TYPED, Clock, Memo, birth_date, classifier, clock_for
+from labbridge.language import Rule
 from labbridge.model import Patient, Query, Reading, Reason, Report, Result, Role, Specimen
-from labbridge.profiles import Profile, Rule, Section, Shape
-
-Item = tuple[str, list[Fields]]  # a result's own record, and the notes or comments that belong to it
+from labbridge.profiles import LISTS, RESULT, Profile, Section, Shape
 
 NO_RESULTS = Reason("no-results")
 SPECIMEN_CONFLICT = Reason("specimen-conflict")
 _NO_SPECIMEN = Reason("no-specimen")
 _PATIENT_CONFLICT = Reason("patient-conflict")
-_NO_CODE = Reason("no-code")
-_BAD_TIME = Reason("bad-time")
 _REMEMBERED, _LONGEST = 8192, 300  # records, and the characters of one
 _SEXES = {"M": "M", "F": "F", "MALE": "M", "FEMALE": "F", "男": "M", "女": "F"}
-_BIRTH = re.compile("[0-9]{4}(?:[0-9]{2}){0,2}")
 _IDENTITY = ("id", "family", "given", "birth", "sex")
 
 
@@ -70,15 +66,18 @@ class ShapeReader:
 
     def __init__(self, profile: Profile, shape: Shape, rules: Rules, note: str) -> None:
         def texts_of(section: str) -> dict[str, Callable[[Scope], str]]:
-            return {key: rules.text(rule) for key, rule in shape[section].items() if key not in ("agree", "sources")}
+            return {key: rules.text(rule) for key, rule in shape[section].items() if isinstance(rule, tuple) and key != "agree"}
 
         self.results = ResultReader(profile, shape["result"], rules, note)
         self.order, self.sent, self.sender = (rules.text(shape["report"].get(key, ())) for key in ("order", "sent", "sender"))
         self._sources = shape["specimen"].get("sources", {})
-        self._null = profile.null_times
+        self._profile = profile
         self._note = note
         self._specimen, self._patient, self._control = map(texts_of, ("specimen", "patient", "control"))
         self._agree = rules.texts(shape["specimen"].get("agree", ()))
+        patient = shape["patient"]
+        self._age_unit = patient.get("age_unit", "")
+        self._sexes = _SEXES | {word.upper(): sex for word, sex in patient.get("sexes", {}).items()}
         self._comments = rules.texts(shape["report"].get("comments", ()))
 
     def specimen(self, scope: Scope) -> tuple[Specimen, bool]:
@@ -92,21 +91,21 @@ class ShapeReader:
     def patient(self, scope: Scope) -> Patient:
         """The patient, as the analyzer knows them."""
         found = {key: get(scope) for key, get in self._patient.items()}
-        birth = _BIRTH.match(found.get("birth", ""))
-        found["birth"] = birth[0] if birth and birth[0] not in self._null else ""
-        found["sex"] = _SEXES.get(found.get("sex", "").upper(), "")
+        found["birth"] = birth_date(found.get("birth", ""), self._profile)
+        found["sex"] = self._sexes.get(found.get("sex", "").upper(), "")
+        if self._age_unit and found.get("age", "").isdecimal():
+            found["age"] += self._age_unit
         return Patient(**found)
 
-    def control(self, scope: Scope) -> dict[str, str]:
-        """What is said of the control material."""
+    def control(self, scope: Scope, results: "ResultReader", items: Sequence[Item]) -> dict[str, str]:
+        """What an order, or the first of its results, says of the control material."""
+        if items:
+            scope = Scope({**scope, results.record: results.fields(items[0][0])})
         return {key: text for key, get in self._control.items() if (text := get(scope))}
 
     def comments(self, scope: Scope, notes: Iterable[Fields]) -> list[str]:
         """What the notes of a patient or an order say."""
         return [text for fields in notes for text in self._comments(Scope({**scope, self._note: fields}))]
-
-
-_LISTS = ("flags", "alarms", "comments")
 
 
 class ResultReader:
@@ -121,10 +120,11 @@ class ResultReader:
         self._profile, self._delimiters, self._note = profile, rules.delimiters, note
         self._widths = rules.widths
         self.record = record = section["record"]
-        own = {word: _of_notes(rule, note, False) for word, rule in section.items() if word != "record"}
+        own = {word: _of_notes(rule, note, False) for word, rule in section.items() if word in RESULT}
         places = {word: {path[:2] for each in rule for path in each.paths} for word, rule in own.items()}
         finders = {word: self._finder(word, rule, rules) for word, rule in own.items()}
         self._value, self._measured = finders.pop("value"), finders.pop("measured")
+        self._values, self._blank = sorted(places["value"]), "".join(rules.delimiters[1:]) + " "
         varying = places["value"] | places["measured"]
         self._once = {
             word: find
@@ -133,6 +133,7 @@ class ResultReader:
         }
         self._others = {word: find for word, find in finders.items() if word not in self._once}
         read = {place for word in self._once for place in places[word]}
+        read |= {place for place in places["value"] if place[0] != record}
         # Of the record at least two fields, OBX-2 among them, so that itemgetter gives a tuple.
         self._inner = sorted({(record, 0), (record, 2 if record == "OBX" else 1)} | {each for each in read if each[0] == record})
         self._outer = sorted(read.difference(self._inner))
@@ -142,13 +143,17 @@ class ResultReader:
         self._seen: dict[tuple[str, str, tuple[str, ...]], tuple[Result, int]] = {}
         self._known = Memo(self._work_out)
         self._understood = Memo(classifier(profile.values))
+        self._records = Records(section, rules, self.fields, self._understood.__getitem__)
         self._find_alarms, self._find_comments = (
             rules.texts(_of_notes(section.get(word, ()), note, True)) for word in ("alarms", "comments")
         )
 
     def _finder(self, word: str, rule: Rule, rules: Rules) -> Callable[[Scope], Any]:
-        if word in _LISTS:
-            return rules.texts(rule)
+        if word in LISTS:
+            find_all, meant = rules.texts(rule), self._profile.flags
+            if word != "flags" or not meant:
+                return find_all
+            return lambda scope: tuple(filter(None, (meant.get(flag, flag) for flag in find_all(scope))))
         find, statuses = rules.text(rule), self._profile.statuses
         if word == "status":
             return lambda scope: statuses.get(find(scope), "N")
@@ -162,8 +167,14 @@ class ResultReader:
         known = Result(**{"code": "", **{word: find(scope) for word, find in self._once.items()}})
         return known, TYPED.get(scope[self.record][2]) if self.record == "OBX" else None
 
+    def order(self, scope: Scope, clock: Clock, items: Sequence[Item]) -> tuple[list[Result], Sequence[Reason]]:
+        """The results of the order that a scope is of, and what holds its whole report."""
+        if self._records.used:
+            return self._records.results(lambda kept: self.read(scope, clock, kept), scope, items)
+        return self.read(scope, clock, items), ()
+
     def read(self, scope: Scope, clock: Clock, items: Sequence[Item]) -> list[Result]:
-        """The results of the order that a scope is of."""
+        """The results of an order, one of each record."""
         seen, others = self._seen, self._others
         around = tuple([scope[segment][field] for segment, field in self._outer])
         time, written, measured, at, bad = 0, "", "", None, False
@@ -203,6 +214,8 @@ class ResultReader:
             value, kind, number, comparator = typed(fields[5], self._delimiters, self._understood.__getitem__)
         else:
             value, kind, number, comparator = self._understood[self._value(scope)]
+            if not value and any(scope[segment][field].strip(self._blank) == NULL for segment, field in self._values):
+                value = NULL  # not what a field says that was left empty
         return replace(known, value=value, kind=kind, number=number, comparator=comparator)
 
     def _remember(self, result: Result, line: str, time: int, written: str, around: tuple[str, ...]) -> None:
@@ -228,7 +241,7 @@ class ResultReader:
             result,
             alarms=tuple(alarm for alarm in alarms if alarm not in self._profile.no_alarm),
             comments=tuple(comments),
-            problems=(*([] if result.code else [_NO_CODE]), *([_BAD_TIME] if bad_time else [])),
+            problems=(*([] if result.code else [NO_CODE]), *([BAD_TIME] if bad_time else [])),
         )
 
 
@@ -251,6 +264,7 @@ class Level(msgspec.Struct):
 
     depth: int
     scope: Scope
+    above: "Level | None" = None
     notes: list[Fields] = []
     items: list[Item] = []
     doubts: list[Reason] = []
@@ -260,6 +274,7 @@ class _Draft(msgspec.Struct):
     """A report in the making."""
 
     report: Report
+    noted: dict[int, Level] = {}  # the levels whose notes it has
     results: list[Result] = []
     comments: list[str] = []
     problems: list[Reason] = []
@@ -282,7 +297,7 @@ class Assembly:
         """A patient, a specimen or an order begins: what is open at its depth and below is whole."""
         self.finish(depth)
         above = self.level
-        self.level = Level(depth, Scope({**above.scope, name: fields}), above.notes.copy())
+        self.level = Level(depth, Scope({**above.scope, name: fields}), above)
         self.notes = self.level.notes
         self._levels.append(self.level)
 
@@ -325,7 +340,12 @@ class Assembly:
         role: Role = next((role for role, holds in self._reader.roles if holds(scope)), "patient")
         shape = self._reader.shapes.get(role, plain)
         specimen, agreed = shape.specimen(scope)
-        patient, control = shape.patient(scope), shape.control(scope) if role != "patient" else {}
+        results, items = shape.results, order.items
+        if results.record != plain.results.record:  # the order itself is the result, unless results were sent with it
+            own = self._reader.separator.join(scope[results.record])
+            results, items = (plain.results, items) if items else (results, [(own, [])])
+        patient = shape.patient(scope)
+        control = shape.control(scope, results, items) if role != "patient" else {}
         key = (specimen.id, role, *sorted(control.items())) if specimen.id else object()
         draft = self._drafts.get(key)
         if draft is None:
@@ -343,12 +363,16 @@ class Assembly:
             draft.problems.append(_NO_SPECIMEN)
         if not agreed:
             draft.problems.append(SPECIMEN_CONFLICT)
-        draft.comments += shape.comments(scope, order.notes)
-        results, items = shape.results, order.items
-        if results.record != plain.results.record:  # the order itself is the result, unless results were sent with it
-            own = self._reader.separator.join(scope[results.record])
-            results, items = (plain.results, items) if items else (results, [(own, [])])
-        draft.results += results.read(scope, self._clock, items)
+        level: Level | None = order
+        fresh = []
+        while level is not None and id(level) not in draft.noted:  # what is said of a patient is said once
+            draft.noted[id(level)] = level
+            fresh.append(level.notes)
+            level = level.above
+        draft.comments += shape.comments(scope, [note for notes in reversed(fresh) for note in notes])
+        found, problems = results.order(scope, self._clock, items)
+        draft.results += found
+        draft.problems += problems
 
 
 def distinct(reasons: Iterable[Reason]) -> tuple[Reason, ...]:

@@ -4,12 +4,14 @@ A message is seen as *scopes*: segment name -> the fields of the segment in forc
 result, its order and the header alike. What was cut out of a field once is remembered, since most texts come again.
 """
 
+import re
+import sys
 from collections.abc import Callable
 from functools import partial
 
 from labbridge.formats.er7 import Delimiters, nth
 from labbridge.formats.values import Memo
-from labbridge.profiles import Alternative, Condition, Path, Rule
+from labbridge.language import EVERY, Alternative, Condition, Path, Rule
 
 Fields = list[str]  # fields[n] is field n as the standard counts, both in HL7 v2 and in LIS02
 _BLANK = [""] * 100
@@ -23,12 +25,17 @@ class Scope(dict[str, Fields]):
 
 
 class Rules:
-    """Makes functions of rules and conditions; ``widths`` is how many fields of each segment they read."""
+    """Makes functions of rules and conditions; ``widths`` is how many fields of each segment they read.
 
-    def __init__(self, delimiters: Delimiters, unescape: Callable[[str, Delimiters], str], widths: dict[str, int]) -> None:
+    ``local_escapes`` says what the sender's own escapes mean: "unicode" a code point, ``\\Z03BC\\`` for the Greek mu.
+    """
+
+    def __init__(
+        self, delimiters: Delimiters, unescape: Callable[[str, Delimiters], str], widths: dict[str, int], local_escapes: str = ""
+    ) -> None:
         self.delimiters = delimiters
         self.widths = widths
-        self._unescape = unescape
+        self._unescape = _with_code_points(unescape, delimiters.escape) if local_escapes else unescape
         self._blank = "".join(delimiters[1:]) + " "
         self._memos: dict[tuple[int, int], Memo[str, str]] = {}
 
@@ -48,16 +55,21 @@ class Rules:
         return first
 
     def texts(self, rule: Rule) -> Callable[[Scope], tuple[str, ...]]:
-        """Every text that a rule's alternatives find, one for each repeat of the first field that an alternative reads."""
+        """Every text that a rule's alternatives find, one for each repeat of the first field that an alternative reads.
+
+        Where that path reads every component, there is one for each of them.
+        """
+        mark = self.delimiters.component
         finders = [(alternative.paths[0], self._finder(alternative)) for alternative in rule]
 
         def every(scope: Scope) -> tuple[str, ...]:
             found = []
-            for (segment, field, *_), find in finders:
+            for (segment, field, component, _), find in finders:
                 alone = Scope(scope)
                 fields = alone[segment] = scope[segment].copy()
-                for repeat in fields[field].split(self.delimiters.repeat):
-                    fields[field] = repeat
+                pieces = fields[field].split(self.delimiters.repeat)
+                for piece in pieces if component != EVERY else [part for repeat in pieces for part in repeat.split(mark)]:
+                    fields[field] = piece
                     found.append(find(alone))
             return tuple(filter(None, found))
 
@@ -82,6 +94,7 @@ class Rules:
         """The text that one alternative finds: that between two others is left out where one of them is missing."""
         parts, pattern, when = alternative
         places = [part if isinstance(part, str) else self._place(part) for part in parts]
+        before, behind = (part if isinstance(part, str) else "" for part in (parts[0], parts[-1]))
         if len(places) == 1 and not isinstance(places[0], str) and pattern is None and not when:
             segment, field, cut = places[0]
             return lambda scope: cut[scope[segment][field]]
@@ -98,7 +111,8 @@ class Rules:
                 segment, field, cut = place
                 found = cut[scope[segment][field]]
                 if found:
-                    text = text + between + found if text else found
+                    text = text + between + found if text else before + found
+            text = text + behind if text else ""
             if pattern is not None:
                 match = pattern.fullmatch(text)
                 text = "" if match is None else match[match.lastindex or 0]
@@ -109,7 +123,7 @@ class Rules:
     def _place(self, path: Path) -> tuple[str, int, "Memo[str, str]"]:
         """A place as the functions above read it: segment, field, and what was cut out of such a field."""
         self.widths[path.segment] = max(self.widths.get(path.segment, 0), path.field)
-        cut = path.component, path.sub
+        cut = max(path.component, 0), path.sub  # of every component each stands alone in its field
         if cut not in self._memos:
             self._memos[cut] = Memo(partial(self._cut, *cut))
         return path.segment, path.field, self._memos[cut]
@@ -124,4 +138,20 @@ class Rules:
         raw = raw.strip()
         if raw == '""':  # HL7's explicit "no value"
             return ""
-        return self._unescape(raw, self.delimiters)
+        return self._unescape(raw, self.delimiters) if self.delimiters.escape in raw else raw
+
+
+def _with_code_points(unescape: Callable[[str, Delimiters], str], mark: str) -> Callable[[str, Delimiters], str]:
+    """An unescape that takes the local escape Z and four to six hexadecimal digits as a character, if that can be read.
+
+    Other sequences are matched only to be kept, so that the mark which closes one does not open the next.
+    """
+    if not mark:
+        return unescape
+    pattern = re.compile("{0}(?:Z([0-9A-Fa-f]{{4,6}})|[FSTREHN]|[CMXZ.][^{0}]*){0}".format(re.escape(mark)))
+
+    def resolve(match: re.Match[str]) -> str:
+        code = int(match[1], 16) if match[1] else sys.maxunicode + 1
+        return chr(code) if code <= sys.maxunicode and chr(code).isprintable() and chr(code) != mark else match[0]
+
+    return lambda text, delimiters: unescape(pattern.sub(resolve, text) if mark in text else text, delimiters)

@@ -39,8 +39,9 @@ class Memo(dict[K, V], Generic[K, V]):
 Understood = tuple[str, Kind, str, str]  # a value: its text, kind, the decimal text of its number, the comparator
 Understand = Callable[[str], Understood]
 
+NULL = '""'  # "there is none any more", where an empty field says nothing (HL7 2.5, 2.5.3; LIS02-A2, 5.4)
 # Asterisks, or two dashes and more; one dash is a grade on a urine strip.
-_ABSENT = re.compile(r"\*+(\.\**)?|-{2,}(\.-*)?")
+_ABSENT = re.compile(r"\*+(\.\**)?|-{2,}(\.-*)?|" + NULL)
 _COMPARATORS = {None: "", "=<": "<=", "=>": ">=", "≤": "<=", "≥": ">="}
 _COMPARATOR = r"(?:([<>]=?|=[<>]|[≤≥])\s*)?"
 _RATIO = re.compile(_COMPARATOR + r"[0-9]+\s*:\s*[0-9]+")
@@ -81,14 +82,23 @@ def structured(raw: str, delimiters: Delimiters, understand: Understand) -> Unde
 
 
 def coded(raw: str, delimiters: Delimiters, understand: Understand) -> Understood:
-    """A coded entry (HL7 CE, CWE, CNE): its identifier, or its text where it has none."""
-    texts = [part.strip() for part in raw.split(delimiters.repeat)[0].split(delimiters.component)[:2]]
-    found = understand(next(filter(None, texts), ""))
+    """A coded entry (HL7 CE, CWE, CNE): its identifier, or its text where it has none.
+
+    Several repeats, and one that speaks in other components only, stay whole: a text that no map knows.
+    """
+    blank = "".join(delimiters[1:]) + " "
+    repeats = [repeat for repeat in raw.split(delimiters.repeat) if repeat.strip(blank)]
+    parts = [part.strip() for part in (repeats or [""])[0].split(delimiters.component)] + [""] * 9
+    found = understand(next(filter(None, parts[:2]), ""))
+    if len(repeats) > 1 or (not found[0] and any(parts[n] for n in (3, 4, 8))):  # alternate identifier, its text, original text
+        return raw.strip(), "text", "", ""
     return found if found[1] == "absent" else (found[0], "coded", "", "")
 
 
 def encapsulated(raw: str, delimiters: Delimiters, understand: Understand) -> Understood:
     """Encapsulated data (HL7 ED: source, type, subtype, encoding, data), described; the journal has the bytes."""
+    if raw == NULL:
+        return understand(raw)
     _, kind, subtype, encoding, data = (raw.split(delimiters.component, 4) + [""] * 5)[:5]
     data = data.strip()
     size = len(data)
@@ -100,7 +110,7 @@ def encapsulated(raw: str, delimiters: Delimiters, understand: Understand) -> Un
 
 def pointer(raw: str, delimiters: Delimiters, understand: Understand) -> Understood:
     """A reference pointer (HL7 RP): where the attachment lies."""
-    return raw.partition(delimiters.component)[0].strip(), "attachment", "", ""
+    return understand(raw) if raw == NULL else (raw.partition(delimiters.component)[0].strip(), "attachment", "", "")
 
 
 # What OBX-2 says of OBX-5; all other types are texts that are understood as they are.
@@ -114,14 +124,21 @@ class Instant(NamedTuple):
     bad: bool = False
 
 
-_TIME = re.compile(r"([0-9]{4})([0-9]{2})([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:\.[0-9]*)?)?)?)?([+-][0-9]{4})?")
+# No analyzer has measured in another century: a year that is none tells a text in another order.
+_YEAR = "(?:19|20)[0-9]{2}"
+_OF_DAY = "(?:([0-9]{2})(?:([0-9]{2})(?:([0-9]{2})(?:\\.[0-9]*)?)?)?)?"
+_TIME = re.compile(f"({_YEAR})([0-9]{{2}})([0-9]{{2}}){_OF_DAY}([+-][0-9]{{4}})?")
+_MONTH = re.compile(f"{_YEAR}(?:0[1-9]|1[0-2])?(?:[+-][0-9]{{4}})?")
+_BIRTH = re.compile(f"(?:18[0-9]{{2}}|{_YEAR})(?:[0-9]{{2}}){{0,2}}")
+_TELLS_TIME = re.compile("%[HIcX]")
 _OFFSET = re.compile("[+-](?:[01][0-9]|2[0-3])[0-5][0-9]")
 
 
 class Clock(Memo[str, Instant]):
     """Texts to instants, for one zone; a time that occurs twice is its first, one that never was is moved on.
 
-    HL7 TS and LIS02 dates (YYYYMMDD[HH[MM[SS[.S…]]]][+ZZZZ]), and whatever further formats the profile names.
+    HL7 TS and LIS02 dates (YYYY[MM[DD[HH[MM[SS[.S…]]]]]][+ZZZZ]), and whatever further formats the profile names. The
+    text itself is kept beside its instant: it alone says how precise it was.
     """
 
     def __init__(self, zone: tzinfo, formats: Sequence[str] = (), nulls: Iterable[str] = ()) -> None:
@@ -138,10 +155,29 @@ class Clock(Memo[str, Instant]):
                 zone = _zone(match[7]) if match[7] else self._zone
                 at = int(datetime(year, month, day, hour, minute, second, tzinfo=zone).timestamp())
                 return Instant(at if match[4] else None)
+        if _MONTH.fullmatch(text):
+            return Instant(None)
         for form in self._formats:
             with suppress(ValueError):
-                return Instant(int(datetime.strptime(text, form).replace(tzinfo=self._zone).timestamp()))
+                found = datetime.strptime(text, form)
+                if re.fullmatch(_YEAR, str(found.year)):
+                    at = int((found if found.tzinfo else found.replace(tzinfo=self._zone)).timestamp())
+                    return Instant(at if _TELLS_TIME.search(form) else None)
         return Instant(None, bad=True)
+
+
+def birth_date(text: str, profile: Profile) -> str:
+    """A birth date as YYYYMMDD, or as far as it was sent; empty where it cannot be told, the century included."""
+    if text in profile.null_times:
+        return ""
+    match = _BIRTH.match(text)
+    if match:
+        return "" if match[0] in profile.null_times else match[0]
+    for form in profile.time_formats:
+        with suppress(ValueError):
+            if "%Y" in form:
+                return datetime.strptime(text, form).strftime("%Y%m%d")
+    return ""
 
 
 def clock_for(profile: Profile, zone: tzinfo, sent: str) -> Clock:

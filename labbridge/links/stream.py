@@ -6,24 +6,29 @@ the link while it handles an event: what comes of that is dealt with after the e
 """
 
 import socket
+from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet import tcp
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
 
-from labbridge.wire import Lis01Link, MllpLink
+from labbridge.links import tls
+from labbridge.wire import Lis01Link, MllpLink, RawLink
 from labbridge.wire.events import Answer, Close, Event, Failed, Write
 
 CLOSE_TIME_S = 2.0  # what is still buffered when a link closes has this long to leave
+HANDSHAKE_TIME_S = 10.0
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # a dead peer is noticed in two minutes
 
-Machine = MllpLink | Lis01Link
+Machine = MllpLink | Lis01Link | RawLink
 log = Logger()
 
 
 class LinkHandler(Protocol):
     """What a link calls, in this order: opened once, event any number of times, closed once; all in the reactor.
+
+    Of a link whose TLS was never established nothing is heard here.
 
     An exception out of ``event`` is a fault of ours: it is logged, the connection is dropped, the peer sends again.
     """
@@ -41,29 +46,40 @@ class LinkHandler(Protocol):
 class WireProtocol:
     """One open connection. ``twisted`` is what a transport talks to; the rest is for the handler.
 
-    ``clock`` is a reactor or a ``task.Clock``; its ``seconds`` are the machine's time. ``siblings`` is the set of open
-    links of the endpoint that made this one.
+    ``clock`` is a reactor or a ``task.Clock``; its ``seconds`` are the machine's time. ``siblings`` is the set of the
+    links of the endpoint that made this one, open or in their TLS handshake. A link that was not heard from for
+    ``idle_time`` seconds, and to which nothing was said, is closed. ``made`` hears that the connection is there, ``failed``
+    that its handshake failed, with host and reason.
     """
 
-    def __init__(self, machine: Machine, handler: LinkHandler, clock: Any, siblings: "set[WireProtocol]") -> None:
+    def __init__(
+        self, machine: Machine, handler: LinkHandler, clock: Any, siblings: "set[WireProtocol]", idle_time: float | None = None
+    ) -> None:
         self.machine = machine
         self.handler = handler
-        self.peer = ""  # "host:port", of an open link
+        self.peer = ""  # "host:port", or the device, of an open link
+        self.repeats = not isinstance(machine, RawLink)  # what is refused comes again
         self.opened_at = 0.0
         self.heard = False  # the peer sent something
         self._clock = clock
         self._siblings = siblings
+        self._idle_time = idle_time or 0.0
+        self.made: Callable[[], None] = lambda: None
+        self.failed: Callable[[str, str], None] = lambda host, why: None
         self._transport: Any = None
         self._open = False
         self._direct = False  # nothing waits in the transport: bytes may go straight to the socket
         self._held = False
-        self._why = ""
+        self.why = ""  # it ends, or has ended
         self._events: list[Event] | None = None  # what is being dispatched
         self._alarm: Any = None  # the delayed call, kept across messages
         self._alarm_at = 0.0
         self._abort: Any = None
+        self._idle: Any = None
+        self._active_at = 0.0
         self.twisted = TwistedProtocol()
-        self.twisted.makeConnection = self._made
+        self.twisted.makeConnection = self._connected
+        self.twisted.handshakeCompleted = self._made
         self.twisted.dataReceived = self._received
         self.twisted.connectionLost = self._lost
         self.twisted.resumeProducing = self._drained
@@ -94,53 +110,89 @@ class WireProtocol:
     def unhold(self) -> None:
         """Takes more again."""
         if self._open and self._held:
-            self._held = False
+            self._held, self._active_at = False, self._clock.seconds()
             self._dispatch(self.machine.resume())
             self._transport.resumeProducing()
 
     def close(self, why: str) -> None:
         """Closes when everything written has left, and after two seconds all the same."""
-        if self._open and not self._why:
-            self._why = why
+        if not self._open:
+            self.drop(why)  # in its handshake, or gone
+        elif not self.why:
+            self.why = why
             self._abort = self._clock.callLater(CLOSE_TIME_S, self._transport.abortConnection)
             self._transport.loseConnection()
 
     def drop(self, why: str) -> None:
         """Closes at once; what was not yet written is lost."""
-        if self._open:
-            self._why = why
+        if self._transport is not None:
+            self.why = self.why or why
             self._transport.abortConnection()
 
     # -- the transport's side --------------------------------------------------------------------------------------
 
-    def _made(self, transport: Any) -> None:
+    def _connected(self, transport: Any) -> None:
         self._transport = self.twisted.transport = transport
-        self._open = self.twisted.connected = True
-        if isinstance(transport, tcp.Connection):
-            self._direct = True
-            transport.setTcpNoDelay(True)
-            transport.setTcpKeepAlive(True)
-            for option, value in KEEPALIVE.items():
-                transport.getHandle().setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
-        peer = transport.getPeer()
-        self.peer = address_name(peer.host, peer.port)
-        self.opened_at = self._clock.seconds()
+        self.twisted.connected = True
         self._siblings.add(self)
+        if tls.secured(transport):
+            self._abort = self._clock.callLater(HANDSHAKE_TIME_S, self.drop, "no TLS handshake in time")
+        else:
+            self._made()
+
+    def _made(self) -> None:
+        """The connection is there, and established where it has TLS."""
+        if self._abort is not None:
+            self._abort.cancel()
+            self._abort = None
+        self._open, transport = True, self._transport
+        bare = transport.transport if tls.secured(transport) else transport
+        if isinstance(bare, tcp.Connection):
+            self._direct = bare is transport
+            bare.setTcpNoDelay(True)
+            bare.setTcpKeepAlive(True)
+            for option, value in KEEPALIVE.items():
+                bare.getHandle().setsockopt(socket.IPPROTO_TCP, getattr(socket, option), value)
+        peer = transport.getPeer()
+        self.peer = address_name(peer.host, peer.port) if hasattr(peer, "host") else str(peer)
+        self.opened_at = self._active_at = self._clock.seconds()
+        if self._idle_time:
+            self._idle = self._clock.callLater(self._idle_time, self._idled)
+        self.made()
         self.handler.opened(self)
         self._arm()
 
+    def _idled(self) -> None:
+        """Closes when nothing was heard and nothing said for the idle time; else looks again when that may be.
+
+        While it is held nothing can be heard: that is no idleness of the peer's.
+        """
+        rest = self._idle_time if self._held else self._active_at + self._idle_time - self._clock.seconds()
+        if rest > 0:
+            self._idle = self._clock.callLater(rest, self._idled)
+        else:
+            self.close("idle")
+
     def _received(self, data: bytes) -> None:
         self.heard = True
-        self._dispatch(self.machine.receive(data, self._clock.seconds()))
+        self._active_at = now = self._clock.seconds()
+        self._dispatch(self.machine.receive(data, now))
 
     def _lost(self, reason: Any) -> None:
+        opened, transport = self._open, self._transport
         self._open = self._direct = False
         self._siblings.discard(self)
-        for call in (self._alarm, self._abort):
+        for call in (self._alarm, self._abort, self._idle):
             if call is not None and call.active():
                 call.cancel()
+        why = self.why or (tls.why_lost(transport, reason) if tls.secured(transport) else reason.getErrorMessage())
+        self._transport = None
+        self.why = why
+        if not opened:
+            self.failed(transport.getPeer().host, why)
+            return
         self._dispatch(self.machine.closed(self._clock.seconds()))
-        self.handler.closed(self, self._why or reason.getErrorMessage())
+        self.handler.closed(self, why)
 
     # -- between them ----------------------------------------------------------------------------------------------
 
@@ -165,7 +217,11 @@ class WireProtocol:
         self._arm()
 
     def _write(self, data: bytes) -> None:
-        """Writes straight to the socket while nothing waits in the transport: that saves a turn of the reactor."""
+        """Writes straight to the socket while nothing waits in the transport: that saves a turn of the reactor.
+
+        Through TLS and on a serial line the transport itself does all the writing.
+        """
+        self._active_at = self._clock.seconds()
         if self._direct:
             sent = self._transport.writeSomeData(data)
             if sent == len(data):

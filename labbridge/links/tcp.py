@@ -1,25 +1,25 @@
 """Where TCP links come from: a listener that admits peers, and a connector that comes back after every outage.
 
-Both keep the set of their open ``links``. ``stop`` ends the coming of new ones and leaves the open ones as they are, so
-that what is in flight can be settled.
+Both keep the set of their ``links``; with a ``security`` each link has TLS, and another one put in its place counts for
+the links to come. ``stop`` ends the coming of new ones and leaves the open ones as they are, so that what is in flight
+can be settled.
 """
 
 import ipaddress
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass, field
-from secrets import SystemRandom
-from typing import Any, NamedTuple, Protocol
+from typing import Any, Protocol
 
 from twisted.internet.error import CannotListenError
 from twisted.internet.protocol import ClientFactory, ServerFactory
 
+from labbridge.links.retry import Retrying, State
 from labbridge.links.stream import LinkHandler, Machine, WireProtocol, address_name
+from labbridge.links.tls import Security
+
+__all__ = ["LOOPBACK", "Connector", "ListenError", "ListenHandler", "Listener", "State"]
 
 LOOPBACK = ("127.0.0.0/8", "::1/128")
-SHORTEST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 CONNECT_TIME_S = 10.0
-STEADY_S = 30.0  # a link that lived so long, or was heard, ends a row of failures
-uniform = SystemRandom().uniform
 
 
 class ListenError(Exception):
@@ -30,35 +30,36 @@ class ListenHandler(LinkHandler, Protocol):
     """The handler of a listener's links."""
 
     def refused(self, host: str, why: str) -> None:
-        """A peer was turned away before a link was made: "not allowed", or "too many connections"."""
+        """A peer was turned away before a link was made: "not allowed", "too many connections", or what TLS says."""
 
 
-@dataclass(eq=False)
-class _Source:
-    """A reactor, an address, what a link is made of, and the open links."""
-
-    reactor: Any
-    host: str
-    port: int
-    machine: Callable[[], Machine]
-    handler: LinkHandler
-    links: set[WireProtocol] = field(init=False, default_factory=set)
-
-    def _link(self) -> WireProtocol:
-        return WireProtocol(self.machine(), self.handler, self.reactor, self.links)
-
-
-@dataclass(eq=False)
-class Listener(_Source):
+class Listener:
     """Accepts connections on one address from the networks in ``allow``, up to ``max_connections`` at a time.
 
     A ``port`` of 0 becomes what the system chose, once started.
     """
 
-    handler: ListenHandler
-    allow: Sequence[str] = LOOPBACK
-    max_connections: int = 16
-    _listening: Any = field(init=False, default=None)
+    def __init__(
+        self,
+        reactor: Any,
+        host: str,
+        port: int,
+        machine: Callable[[], Machine],
+        handler: ListenHandler,
+        *,
+        allow: Sequence[str] = LOOPBACK,
+        max_connections: int = 16,
+        security: Security | None = None,
+        idle_time: float | None = None,
+    ) -> None:
+        self.host, self.port = host, port
+        self.links: set[WireProtocol] = set()
+        self.security = security
+        self._reactor, self._machine, self._handler = reactor, machine, handler
+        self._networks = [ipaddress.ip_network(network) for network in allow]
+        self._max_connections = max_connections
+        self._idle_time = idle_time
+        self._listening: Any = None
 
     def start(self) -> None:
         """Listens; raises ListenError when the address cannot be had."""
@@ -66,7 +67,7 @@ class Listener(_Source):
         factory.noisy = False
         factory.buildProtocol = self._admit
         try:
-            self._listening = self.reactor.listenTCP(self.port, factory, backlog=128, interface=self.host)
+            self._listening = self._reactor.listenTCP(self.port, factory, backlog=128, interface=self.host)
         except CannotListenError as error:
             where, why = address_name(self.host, self.port), error.socketError.strerror or error.socketError
             remedy = "choose a port that is free, from 1024 up, and an address of this machine"
@@ -82,73 +83,58 @@ class Listener(_Source):
     def _admit(self, address: Any) -> Any:
         ip = ipaddress.ip_address(address.host.partition("%")[0])
         ip = getattr(ip, "ipv4_mapped", None) or ip  # an IPv4 peer on a listener for [::]
-        if not any(ip in ipaddress.ip_network(network) for network in self.allow):
-            self.handler.refused(address.host, "not allowed")
-        elif len(self.links) >= self.max_connections:
-            self.handler.refused(address.host, "too many connections")
+        if not any(ip in network for network in self._networks):
+            self._handler.refused(address.host, "not allowed")
+        elif len(self.links) >= self._max_connections:
+            self._handler.refused(address.host, "too many connections")
         else:
-            return self._link().twisted
+            link = WireProtocol(self._machine(), self._handler, self._reactor, self.links, self._idle_time)
+            link.failed = self._handler.refused
+            return self.security.wrap(link.twisted, self._reactor) if self.security else link.twisted
         return None  # Twisted closes the socket at once
 
 
-class State(NamedTuple):
-    """How a connector stands: in an outage with the number of failures in a row, and why the last."""
+class Connector(Retrying):
+    """Keeps one connection to an address."""
 
-    connected: bool
-    failures: int
-    why: str = ""
+    def __init__(
+        self,
+        reactor: Any,
+        host: str,
+        port: int,
+        machine: Callable[[], Machine],
+        handler: LinkHandler,
+        changed: Callable[[State], None],
+        *,
+        security: Security | None = None,
+        idle_time: float | None = None,
+    ) -> None:
+        super().__init__(reactor, machine, handler, changed, idle_time)
+        self.security = security
+        self._address = host, port
+        self._connecting: Any = None  # Twisted's connector, while one is under way or connected
+        self._why = ""  # the handshake failed
 
-
-@dataclass(eq=False)
-class Connector(_Source):
-    """Keeps one connection to an address, and makes it again after 0.5 to 30 s, longer after each failure.
-
-    ``changed`` hears of every change: connected, lost, and each failed attempt while it is down; so its owner can
-    write one line for an outage and a reminder when it lasts.
-    """
-
-    changed: Callable[[State], None]
-
-    def __post_init__(self) -> None:
-        self._failures = 0
-        self._made: WireProtocol | None = None
-        self._attempt: Any = None  # Twisted's connector, while one is under way or connected
-        self._retry: Any = None
-        self._stopped = False
-
-    def start(self) -> None:
-        """Connects, and goes on trying."""
+    def _attempt(self) -> None:
         factory = ClientFactory()
         factory.noisy = False
         factory.buildProtocol = self._connected
-        factory.clientConnectionLost = factory.clientConnectionFailed = self._down
-        self._retry = None
-        self._attempt = self.reactor.connectTCP(self.host, self.port, factory, timeout=CONNECT_TIME_S)
+        factory.clientConnectionLost = factory.clientConnectionFailed = self._ended
+        self._connecting = self._reactor.connectTCP(*self._address, factory, timeout=CONNECT_TIME_S)
 
-    def stop(self) -> None:
-        """Tries no more; an open link lives on."""
-        self._stopped = True
-        if self._retry is not None:
-            self._retry.cancel()
-            self._retry = None
-        elif self._attempt is not None and self._made is None:
-            self._attempt.stopConnecting()
+    def _give_up(self) -> None:
+        if self._connecting is not None:
+            self._connecting.disconnect()
 
     def _connected(self, address: Any) -> Any:
-        self._made = self._link()
-        self.changed(State(True, self._failures))
-        return self._made.twisted
+        link = self._new()
+        link.failed = self._failed
+        return self.security.wrap(link.twisted, self._reactor) if self.security else link.twisted
 
-    def _down(self, attempt: Any, reason: Any) -> None:
-        link, self._made, self._attempt = self._made, None, None
-        good = link is not None and (link.heard or self.reactor.seconds() - link.opened_at >= STEADY_S)
-        self._failures = 1 if good else self._failures + 1
-        if not self._stopped:
-            self._retry = self.reactor.callLater(wait(self._failures), self.start)
-            self.changed(State(False, self._failures, reason.getErrorMessage()))
+    def _failed(self, host: str, why: str) -> None:
+        self._why = why
 
-
-def wait(failures: int) -> float:
-    """Seconds before the next attempt: doubling with each failure in a row, spread, from 0.5 to 30."""
-    longest = min(LONGEST_WAIT_S, SHORTEST_WAIT_S * 2.0 ** min(failures, 10))
-    return uniform(max(SHORTEST_WAIT_S, longest / 2), longest)
+    def _ended(self, connecting: Any, reason: Any) -> None:
+        why = self._link.why if self._link else self._why or reason.getErrorMessage()
+        self._why, self._connecting = "", None
+        self._down(why)

@@ -29,6 +29,8 @@ _EXACT = Context(prec=50, traps=[InvalidOperation, Inexact])
 _ROUND = Context(prec=50, traps=[InvalidOperation])
 _ROUNDING = {"": ROUND_HALF_UP, "<": ROUND_CEILING, "<=": ROUND_CEILING, ">": ROUND_FLOOR, ">=": ROUND_FLOOR}
 ZERO, ONE = Decimal(0), Decimal(1)
+_RETRACTED = frozenset("ACDWX")  # HL7 table 0085: something sent before is changed or taken back
+_SHORT = 64  # longer texts are not worth remembering
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)(?:[eE][+-]?\d{1,2})?", re.ASCII)
 
 
@@ -36,7 +38,7 @@ class Mapped(msgspec.Struct, frozen=True, gc=False):
     """What one result becomes.
 
     ``report`` has test and value; ``attach`` belongs to the report as a file; ``ignore`` is known and not reported;
-    ``hold``, ``unmapped`` and ``unreadable`` are for a person, and have reasons.
+    ``hold``, ``unmapped`` and ``unreadable`` are for a person, and have reasons; ``hold`` may name the test that it is about.
     """
 
     action: Action
@@ -85,13 +87,15 @@ class Rule:
         if self.words and (word := self.words.get(result.value.casefold())):
             return word
         if test.kind == "number" and kind in ("number", "comparator"):
-            mapped = self._numbers(kind, result.number or result.value, result.comparator)
+            text = result.number or result.value
+            work_out = self._numbers if len(text) <= _SHORT else self._reported_number
+            mapped = work_out(kind, text, result.comparator)
             if mapped is not None:
                 return mapped
         if kind == "attachment":
             return Mapped("attach", test)
         if kind == "absent" or not result.value:
-            return _absent(result) or self._held("hold", "no-result", {"code": result.code, "word": result.value})
+            return self._held("hold", "no-result", {"code": result.code, "word": result.value})
         if test.kind == "text":
             return _reported(test, result.value)
         if test.kind == "coded":
@@ -111,8 +115,8 @@ def _reported(test: Test, word: str) -> Mapped:
 
 
 def _absent(result: Result) -> Mapped | None:
-    """An empty value that nobody remarked on: the test was not run."""
-    if result.value or result.alarms or not {"", "N"}.issuperset(result.flags):
+    """What an empty value becomes that nobody remarked on, whatever its code: the test was not run."""
+    if result.alarms or result.comments or result.status in _RETRACTED or not {"", "N"}.issuperset(result.flags):
         return None
     return Mapped("ignore", reasons=(Reason("absent", {"code": result.code}),))
 
@@ -130,10 +134,18 @@ class CodeMap:
             self._rules.setdefault((code, ucum(unit), specimen), rule)  # another spelling of the unit finds the line too
         self._find = lru_cache(4096)(self._look_up)
 
+    def knows(self, code: str) -> bool:
+        """Tells whether any line is for this code, whatever the unit."""
+        return code in self._specimens
+
     def map(self, result: Result, specimen_type: str = "") -> Mapped:
         """Maps one result by its code, unit and the type of its specimen, and converts and rounds its value."""
-        rule = self._find(result.code, result.unit, specimen_type)
-        return rule.map(result) if rule is not None else self._without_rule(result, specimen_type)
+        find = self._find if len(result.code) + len(result.unit) <= 2 * _SHORT else self._look_up
+        rule = find(result.code, result.unit, specimen_type)
+        mapped = rule.map(result) if rule is not None else self._without_rule(result, specimen_type)
+        if not result.value and mapped.action not in ("ignore", "attach"):
+            return _absent(result) or mapped
+        return mapped
 
     def _look_up(self, code: str, unit: str, specimen_type: str) -> Rule | None:
         keys = ((code, known, kind) for known in (unit, ucum(unit), _ANY) for kind in (specimen_type.casefold(), ""))
@@ -145,7 +157,7 @@ class CodeMap:
             return Mapped("unmapped", reasons=(Reason("unmapped", {"code": code, "unit": unit}),))
         if self._specimens[code].isdisjoint(("", specimen_type.casefold())):
             return Mapped("hold", reasons=(Reason("specimen-unknown", {"code": code, "specimen": specimen_type}),))
-        return _absent(result) or Mapped("hold", reasons=(Reason("unit-unknown", {"code": code, "unit": unit}),))
+        return Mapped("hold", reasons=(Reason("unit-unknown", {"code": code, "unit": unit}),))
 
 
 def load_code_map(name: str, folders: Sequence[Path], catalogue: Catalogue) -> CodeMap:

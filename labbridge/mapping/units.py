@@ -34,7 +34,7 @@ _PER_VOLUME = re.compile(
 )
 _PREFIXES = {"": 0, "k": 3, "d": -1, "c": -2, "m": -3, "u": -6, "n": -9, "p": -12, "f": -15}
 _SHARES = {"1": 0, "L/L": 0, "%": -2, "[ppth]": -3, "mL/L": -3}
-_KNOWN = {"fL", "pg", "s", "mm/h", "[pH]", "mm[Hg]", "kPa", "mosm/kg", "mmol/mol", "mg/mmol", "mL/min/{1.73_m2}"}
+_KNOWN = {"fL", "pg", "s", "mm/h", "/[HPF]", "[pH]", "mm[Hg]", "kPa", "mosm/kg", "mmol/mol", "mg/mmol", "mL/min/{1.73_m2}"}
 _NOTE = re.compile(r"\{[^}]*\}")
 _OF_THE_ANALYTE = re.compile("eq|osm")
 

@@ -57,10 +57,18 @@ class _Case(msgspec.Struct, frozen=True):
 class Verifier:
     """The rules of one analyzer, compiled: verdicts on the mapped results of a report."""
 
-    def __init__(self, rules: Rules, catalogue: Catalogue, held_alarm: Callable[[str], bool], zone: tzinfo = UTC) -> None:
+    def __init__(
+        self,
+        rules: Rules,
+        catalogue: Catalogue,
+        held_alarm: Callable[[str], bool],
+        zone: tzinfo = UTC,
+        alarm_words: Mapping[str, Mapping[str, str]] = {},
+    ) -> None:
         self.rules = rules
         self.catalogue = catalogue
         self.held_alarm = held_alarm
+        self.alarm_words = alarm_words  # by code: what it means, by language
         self.zone = zone
 
     def verify(
@@ -125,15 +133,15 @@ class Verifier:
         )
 
     def _own_reasons(self, result: Result, oldest: float) -> tuple[Reason, ...]:
-        reasons: tuple[Reason, ...] = ()
+        reasons: list[Reason] = []
         if result.status not in _DELIVERABLE:
-            reasons += (Reason("status", {"status": result.status}),)
-        for alarm in result.alarms:
+            reasons.append(Reason("status", {"status": result.status}))
+        for alarm in dict.fromkeys(result.alarms):
             if self.held_alarm(alarm):
-                reasons += (Reason("alarm", {"alarm": alarm}),)
+                reasons.append(Reason("alarm", {"alarm": alarm, **self.alarm_words.get(alarm, {})}))
         if result.measured_at is not None and result.measured_at < oldest:
-            reasons += (Reason("stale", {"measured": result.measured}),)
-        return reasons
+            reasons.append(Reason("stale", {"measured": result.measured}))
+        return tuple(reasons)
 
     def _repeated(self, test: str, result: Result, before: Known) -> Verdict:
         """The same test again for a specimen that had it released; a final result after a preliminary one is no repeat."""

@@ -1,4 +1,7 @@
-"""Reasons in words: a code and its parameters rendered in English or Chinese."""
+"""Reasons in words: a code and its parameters rendered in English or Chinese.
+
+The parameters ``en`` and ``zh`` are words of a profile: what an alarm of the analyzer means. They follow in brackets.
+"""
 
 import tomllib
 from collections.abc import Iterable
@@ -20,7 +23,9 @@ def render(reason: Reason, language: Language = "en") -> str:
     texts = TEXTS.get(reason.code)
     if texts is None:
         return " ".join([reason.code, *(f"{name}={value}" for name, value in reason.params.items())])
-    return " ".join(texts[language == "zh"].format_map(_Given(reason.params)).split())  # a unit may be empty
+    words = reason.params.get(language) or reason.params.get("en") or reason.params.get("zh")
+    also = (f"（{words}）" if language == "zh" else f" ({words})") if words else ""
+    return " ".join(f"{texts[language == 'zh'].format_map(_Given(reason.params))}{also}".split())  # a unit may be empty
 
 
 def render_all(reasons: Iterable[Reason], language: Language = "en") -> str:

@@ -7,5 +7,17 @@ clock, knows what a message says, or keeps more than a bounded part of it. All e
 from labbridge.wire.events import Answer, Event, Part, Received
 from labbridge.wire.lis01 import Lis01Link, Lis01Settings
 from labbridge.wire.mllp import MllpLink, MllpSettings
+from labbridge.wire.raw import RawLink, RawSettings
 
-__all__ = ["Answer", "Event", "Lis01Link", "Lis01Settings", "MllpLink", "MllpSettings", "Part", "Received"]
+__all__ = [
+    "Answer",
+    "Event",
+    "Lis01Link",
+    "Lis01Settings",
+    "MllpLink",
+    "MllpSettings",
+    "Part",
+    "RawLink",
+    "RawSettings",
+    "Received",
+]

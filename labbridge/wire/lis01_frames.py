@@ -20,12 +20,14 @@ from labbridge.wire.excess import Strays
 from labbridge.wire.lis01_table import ACK, BAD, ENQ, EOT, NAK, NOISE, TOO_LONG
 
 STX, ETX, ETB = 0x02, 0x03, 0x17
+NOISE_BYTES = 1024  # behind a bid that is unread
 FRAME_LIMIT = 63_993  # text characters of the largest frame that LIS01-A2 allows (64,000 with its overhead)
 
 _CONTROLS = {0x04: EOT, 0x05: ENQ, 0x06: ACK, 0x15: NAK}
 _CONTROL = re.compile(rb"[\x04\x05\x06\x15]")
 _BETWEEN = re.compile(rb"[\x02\x04\x05]")  # what may follow a frame
 _INSIDE = re.compile(rb"[\x02-\x05\x17]")  # what ends or breaks a frame
+_BID = re.compile(rb"\x05[^\x02-\x05\x17]*\Z")
 _FORBIDDEN = b"\x01\x02\x03\x04\x05\x06\x0a\x10\x11\x12\x13\x14\x15\x16\x17"  # SOH to ACK, LF, DLE to ETB (LIS01-A2)
 
 
@@ -109,8 +111,9 @@ class FrameReader:
         self._returned = item
 
     def ends_with_bid(self) -> bool:
-        """Whether the last unread byte is an ENQ."""
-        return self._data[-3:].rstrip(b"\r\n").endswith(b"\x05") if self._data else self._returned is ENQ
+        """Whether an ENQ is unread, and nothing behind it but line ends and noise."""
+        tail = self._data[-NOISE_BYTES:]
+        return _BID.search(tail) is not None or (self._returned is ENQ and _INSIDE.search(tail) is None)
 
     def take(self) -> bytes:
         """All that is unread."""
@@ -183,6 +186,7 @@ class FrameReader:
                 size += 2
             else:
                 self.fault = "wrong checksum" if digits.isalnum() else "no checksum"
+                size += digits.find(b"\x05") + 1  # an ENQ there is inside the frame as well
         if self.fault:
             self._pass_by(size)
             return BAD

@@ -7,7 +7,8 @@ Reading. TRANSITIONS is the reader's table: TRANSITIONS[state][input] = (action,
 
 - EB followed by SB: the CR is missing, the block has ended. EB followed by anything else is data.
 - SB before "MSH" inside a block: the block has no EB. If it ends with CR or LF, the peer is of those that leave EB out,
-  and the block is whole; else it broke off, and comes up as a Part that is Abandoned.
+  and the block is whole; else, or when this peer has ended a block with EB before, it broke off, and comes up as a Part
+  that is Abandoned.
 - Nothing more for ``silence_time``, or the close, after an EB without CR, or after a line end when this peer has left EB
   out before: the block is whole. (Such a peer may wait for its answer; its message must not wait.)
 - CR, LF and EB between blocks. Other bytes between blocks are Stray.
@@ -112,6 +113,7 @@ class MllpLink:
         self._reader = BlockReader()
         self._excess: Excess | None = None  # the beginning of a block beyond max_message
         self._omits_eb = False  # this peer has left out the end of a block
+        self._sends_eb = False  # it has sent it
         self._silent_at = _NEVER
         # Answering
         self._tokens = 0
@@ -132,6 +134,7 @@ class MllpLink:
         """Take bytes of the peer, in any segmentation; never raises on them."""
         events: list[Event] = []
         if self._state is OUTSIDE and self._is_one_block(data):  # nearly always
+            self._sends_eb = True
             self._take_message(data[1:-2], now, events)
         elif self._state is not CLOSED:
             self._reader.feed(data)
@@ -229,11 +232,12 @@ class MllpLink:
         self._reader.strays.note(events)
 
     def _deliver(self, now: float, events: list[Event]) -> None:
+        self._sends_eb = True
         self._take_message(self._reader.take(), now, events)
 
     def _break_off(self, now: float, events: list[Event]) -> None:
         data = self._reader.take()
-        whole = data.endswith((b"\r", b"\n"))
+        whole = data.endswith((b"\r", b"\n")) and (self._omits_eb or not self._sends_eb)
         if whole and not self._omits_eb:
             self._omits_eb = True
             events.append(Note("warning", "blocks without their end"))

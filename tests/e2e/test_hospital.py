@@ -1,6 +1,7 @@
 """Delivery against a hospital that is down, hangs, refuses, errs and answers wrongly: nothing lost, nothing out of order."""
 
 import random
+import socket
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterator
@@ -61,8 +62,27 @@ def test_lims_down_at_start(own: Own) -> None:
     assert log.count("destination is back") == 1
 
 
+def test_lims_down_at_auth(own: Own) -> None:
+    """A hospital that takes the connection and ends it at once is tried again and again, and gets everything when it talks."""
+    lab = own(hospital=False)
+    turned_away = 0
+    specimen = fresh()
+    with socket.create_server(("127.0.0.1", lab.his)) as door:
+        door.settimeout(10)
+        lab.tell(specimen)
+        while turned_away < 3:
+            door.accept()[0].close()
+            turned_away += 1
+    lab.ward.start()
+    lab.ward.wait(specimen)
+    assert lab.log.read_text().count("destination is down") == 1
+
+
 def test_promise_2_a_message_sent_again_has_the_same_id_and_the_same_bytes(own: Own) -> None:
-    """No answer, a lost connection, kill -9: each time the same message comes again, unchanged."""
+    """No answer, a lost connection, kill -9: each time the same message comes again, unchanged.
+
+    # conformance: C18.
+    """
     lab = own(timeout="300ms")
     specimen, silent = fresh(), [True]
 
@@ -196,6 +216,7 @@ def test_a_retry_of_what_a_later_measurement_overtook_is_superseded(own: Own) ->
 
 
 def test_ar_is_tried_again_and_unsupported_is_refused_at_once(shared: Lab) -> None:
+    """# conformance: C19."""
     busy, never = fresh(), fresh()
     shared.ward.plans[busy] = lambda message, before: "AR" if before == 0 else "AA"
     shared.ward.plans[never] = lambda message, before: START + his_ack("AR", field(message, b"MSH", 9), UNSUPPORTED) + END
@@ -286,6 +307,7 @@ def test_promise_3_order_holds_through_every_fault_of_the_hospital(own: Own) -> 
 
 
 def test_many_refusals_in_a_row_pause_the_destination_until_it_is_resumed(own: Own) -> None:
+    """# conformance: C19."""
     lab = own(extra='[destination.answers]\nAR = "refuse"\npause_after = 3\n')
     specimens = [fresh() for _ in range(5)]
     for specimen in specimens:

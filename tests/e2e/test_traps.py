@@ -118,7 +118,10 @@ def test_reject_for_transient_fault_of_the_database_server(own: Own, postgresql_
 
 @only("sqlite", "the limit is that of the daemon's own files")
 def test_disk_full_no_ack(own: Own) -> None:
-    """With a full disk nothing is acknowledged, the daemon stays alive (though it cannot log), and goes on when there is room."""
+    """With a full disk nothing is acknowledged, the daemon stays alive (though it cannot log), and goes on when there is room.
+
+    # conformance: C16.
+    """
     lab = own()
     assert lab.process is not None
     specimen, other = fresh(), fresh()

@@ -262,7 +262,7 @@ def test_values_are_read_by_their_type() -> None:
     )
     assert [(each.value, each.kind) for each in found.results] == [
         *(("<20", "comparator"), ("N", "coded"), (">=32", "comparator"), ("a|b", "text"), ("//x", "attachment")),
-        *(("one~two", "text"), ("2.35", "number"), ("", "absent")),
+        *(("one~two", "text"), ("2.35", "number"), ('""', "absent")),
     ]
 
 
@@ -343,7 +343,7 @@ def test_latin1_byte() -> None:
     """# conformance: D10."""
     reading = hl7v2.read(payload(MSH, OBR, GLU).replace(b"mmol/L", b"\xb5mol/L"), GENERIC, UTC)
     assert problems(reading) == problems(reading.reports[0]) == ["undecodable"]
-    assert reading.reports[0].results[0].unit == "\\xb5mol/L"
+    assert reading.reports[0].results[0].unit == "<B5>mol/L"
     latin = profile('[link]\ncharset = ["UTF-8", "ISO-8859-1"]\n')
     assert hl7v2.read(payload(MSH, OBR, GLU).replace(b"mmol/L", b"\xb5mol/L"), latin, UTC).reports[0].results[0].unit == "µmol/L"
 
@@ -465,3 +465,129 @@ def test_a_record_reads_the_same_whatever_was_read_before_it(records: list[list[
         hl7v2._reader.cache_clear()
         alone += report(MSH, OBR, line).results
     assert [*together] == alone == [*again][::-1]
+
+
+# -- what a profile says of whole records ----------------------------------------------------------------------------
+
+GROUP = """
+[[result.parts]]
+when = { "OBX-3.1" = "ABORH" }
+code = "{OBX-3.1}/ABO"
+value = { from = "OBX-5.1", pattern = "(A|B|AB|O) (?:Pos|Neg)" }
+
+[[result.parts]]
+when = { "OBX-3.1" = "ABORH" }
+code = "{OBX-3.1}/RhD"
+value = { from = "OBX-5.1", pattern = "(?:A|B|AB|O) (Pos|Neg)" }
+unit = ""
+"""
+
+
+def test_a_record_with_several_answers_becomes_as_many_results() -> None:
+    of = profile(GROUP)
+    found = report(MSH, OBR, GLU, "OBX|2|CE|ABORH||A Pos^x|u||H|||P|||20261117141201", "NTE|1||seen", NA, of=of).results
+    assert [(each.code, each.value, each.unit) for each in found[1:3]] == [("ABORH/ABO", "A", "u"), ("ABORH/RhD", "Pos", "")]
+    assert {(each.flags, each.status, each.measured_at, each.comments, each.problems) for each in found[1:3]} == {
+        (("H",), "P", 1794924721, ("seen",), ())
+    }
+    assert [each.code for each in found] == ["GLU", "ABORH/ABO", "ABORH/RhD", "NA"]
+
+
+def test_a_record_without_any_of_its_answers_stays_whole() -> None:
+    assert values(report(MSH, OBR, "OBX|1|ST|ABORH||weak D", of=profile(GROUP))) == [("ABORH", "weak D")]
+
+
+def test_a_part_that_has_no_code_is_held_and_one_with_its_own_is_not() -> None:
+    bare = profile('[[result.parts]]\ncode = "OBX-4"\nvalue = "OBX-5.1"\n[[result.parts]]\ncode = "OBX-3.2"\nvalue = "OBX-5.2"\n')
+    first, second = report(MSH, OBR, "OBX|1|ST|^N|4|7^<8", of=bare).results
+    assert (first.code, first.kind, first.number, first.problems) == ("4", "number", "7", ())
+    assert (second.code, second.kind, second.comparator) == ("N", "comparator", "<")
+    (nameless,) = report(MSH, OBR, "OBX|1|ST|X||7", of=bare).results
+    assert (nameless.value, nameless.problems) == ("7", (Reason("no-code"),))
+
+
+def test_a_record_that_was_cut_off_holds_its_whole_report_and_no_other() -> None:
+    of = profile('[result]\ncomplete = { "OBX-14" = "[0-9]{14}" }')
+    cut, whole = read(MSH, OBR, GLU, NA[:-4], "OBR|2||S2", NA, of=of).reports
+    assert (values(cut), values(whole)) == ([("GLU", "5.6"), ("NA", "139")], [("NA", "139")])
+    assert cut.problems == (Reason("incomplete", {"why": "a result is cut off"}),)
+    assert whole.problems == ()
+
+
+VALID = """
+[result]
+keep = { "OBX-3.1" = "(?!Valid$).*" }
+valid = [{ "OBX-3.1" = "(?!Valid$).*" }, { "OBX-5" = "yes" }]
+"""
+
+
+@pytest.mark.parametrize(("word", "reasons"), [("yes", ()), ("no", (Reason("not-valid"),)), ("", (Reason("not-valid"),))])
+def test_a_record_that_is_no_result_may_judge_those_of_its_order(word: str, reasons: tuple[Reason, ...]) -> None:
+    found = report(MSH, OBR, GLU, f"OBX|2|ST|Valid||{word}", NA, "OBR|2||S1", NA, of=profile(VALID))
+    assert values(found) == [("GLU", "5.6"), ("NA", "139"), ("NA", "139")]
+    assert [each.problems for each in found.results] == [reasons, reasons, ()]
+    assert found.problems == ()
+
+
+def test_an_order_that_is_not_valid_and_has_no_result_holds_its_report() -> None:
+    found = report(MSH, OBR, "OBX|2|ST|Valid||no", "OBR|2||S1", NA, of=profile(VALID))
+    assert (values(found), problems(found)) == ([("NA", "139")], ["not-valid"])
+
+
+def test_a_record_that_is_no_result_is_not_read() -> None:
+    of = profile('[result]\nkeep = { "OBX-3.1" = "(?!RLU$).*" }')
+    assert values(report(MSH, OBR, GLU, "OBX|2|NM|RLU||9||||||F|||never", NA, of=of)) == [("GLU", "5.6"), ("NA", "139")]
+    assert problems(report(MSH, OBR, "OBX|2|NM|RLU||9", of=of)) == ["no-results"]
+
+
+def test_the_first_time_of_an_order_is_that_of_all_its_results() -> None:
+    of, later = profile("[result]\nmeasured_once = true"), NA.replace("141201", "150000")
+    found = report(MSH, OBR, "OBX|1|NM|K||4", GLU, "OBX|3|NM|CL||100", later, "OBR|2||S1", "OBX|1|NM|CA||2", of=of).results
+    assert [each.measured_at for each in found] == [1794924721, 1794924721, 1794924721, 1794927600, None]
+    assert found[2].measured == "20261117141201"
+    bad = report(MSH, OBR, GLU.replace("20261117141201", "yesterday"), "OBX|2|NM|K||4", of=of).results
+    assert [(each.measured_at, each.problems) for each in bad] == [(None, (Reason("bad-time"),))] * 2
+
+
+def test_words_for_sex_and_an_age_in_bare_numbers_are_the_profiles_to_declare() -> None:
+    of = profile('[patient]\nbirth = ""\nage = "PID-7"\nage_unit = "y"\n[patient.sexes]\nFemenino = "F"\nHomme = "M"\n')
+    patients = [report(MSH, f"PID|||P1||||{age}|{sex}", OBR, GLU, of=of).patient for age, sex in (("47", "FEMENINO"), ("3m", "m"))]
+    assert [(each.age, each.sex) for each in patients] == [("47y", "F"), ("3m", "M")]
+    assert report(MSH, "PID|||P1|||||Femenino", OBR, GLU).patient.sex == ""
+
+
+def test_what_a_result_says_of_the_control_is_that_of_its_order() -> None:
+    of = profile('[control]\nmaterial = "SPM-2.1.1"\nlot = "OBX-17.1"')
+    control = [MSH, "SPM|1|QC1|||||||||Q", OBR, GLU + "|||LOT7", NA + "|||LOT8"]
+    assert report(*control, of=of).control == {"material": "QC1", "lot": "LOT7"}
+    assert report(MSH, "SPM|1|QC1", OBR, GLU + "|||LOT7", of=of).control == {}
+
+
+def test_local_escapes_are_read_where_the_profile_says_so() -> None:
+    obx = "OBX|1|NM|FER||48|\\Z03BC\\g/L^x"
+    assert result(obx).unit == "\\Z03BC\\g/L"
+    assert result(obx, profile('[link]\nlocal_escapes = "unicode"')).unit == "μg/L"
+
+
+def test_the_packaged_sample_of_a_message_cut_off_is_held_whole() -> None:
+    of = profiles.load("biosystems-ba", [ANALYZERS])
+    sample = (ANALYZERS / "biosystems-ba" / "samples" / "odd_cut_off.hl7").read_bytes()
+    assert [problems(each) for each in hl7v2.read(sample, of, UTC).reports] == [["incomplete"]]
+
+
+@settings(max_examples=60)
+@given(st.lists(st.tuples(st.sampled_from(["A Pos", "O Neg", "weak", ""]), st.sampled_from(["Valid", "ABORH", "K"])), max_size=6))
+def test_no_record_is_lost_or_moved_by_what_is_said_of_records(rows: list[tuple[str, str]]) -> None:
+    of = profile(VALID + GROUP)
+    (found,) = read(MSH, OBR, *(f"OBX|1|ST|{code}||{value}" for value, code in rows), of=of).reports or (None,)
+    expected = [
+        part
+        for value, code in rows
+        if code != "Valid"
+        for part in (
+            [("ABORH/ABO", value.split()[0]), ("ABORH/RhD", value.split()[1])]
+            if code == "ABORH" and " " in value
+            else [(code, value)]
+        )
+    ]
+    assert (values(found) if found else []) == expected

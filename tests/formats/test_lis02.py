@@ -214,6 +214,38 @@ def test_alarms_are_in_comments_where_the_profile_says_so() -> None:
     assert [(each.alarms, each.comments) for each in found.results] == [(("43",), ()), ((), ("free text",))]
 
 
+def test_each_record_belongs_to_the_last_one_above_it() -> None:
+    """Sequence numbers begin again below each parent, and comments stand at every level. # conformance: B03."""
+    one, two = "O|1|S1||^^^GLU|R||||||N||||S", "O|2|S2||^^^NA|R||||||N||||S"
+    found = read(
+        H, P, "C|1|I|of the patient|G", one, "C|1|I|of the order|G", R, "C|1|I|of the result|G", two, NA.replace("R|2", "R|1"), L
+    )
+    assert [(each.specimen.id, [result.code for result in each.results]) for each in found.reports] == [
+        ("S1", ["GLU"]),
+        ("S2", ["NA"]),
+    ]
+    assert found.reports[0].comments == ("of the patient", "of the order")
+    assert found.reports[0].results[0].comments == ("of the result",)
+    assert found.reports[1].results[0].comments == ()
+
+
+def test_a_value_that_depends_on_its_order_is_read_anew_for_each_order() -> None:
+    of = profile('[result]\nvalue = [{from = "R-4", when = {"O-16" = "URINE"}}, "R-4.2"]')
+    rows = ["R|1|^^^A|7^8|u||N||F||||20261117", "R|2|^^^B|7^8|u||N||F||||20261117"]
+    found = {}
+    for kind in ("URINE", "BLOOD", "URINE"):
+        reading = read(H, P, f"O|1|S1||^^^GLU|R||||||||||{kind}", *rows, L, of=of)
+        found[kind] = [result.value for result in reading.reports[0].results]
+    assert found == {"URINE": ["7^8", "7^8"], "BLOOD": ["8", "8"]}
+
+
+def test_what_is_said_of_a_patient_is_in_a_report_once() -> None:
+    """However many orders follow: time and memory stay linear."""
+    orders = [line for _ in range(1000) for line in (O, R)]
+    (found,) = read(H, P, *["C|1|I|clotted|G"] * 1000, *orders, L).reports
+    assert (len(found.comments), len(found.results)) == (1000, 1000)
+
+
 def test_an_order_without_results_is_shown() -> None:
     assert problems(report(H, P, O, L)) == ["no-results"]
     reading = read(H, P, L)
@@ -379,3 +411,92 @@ def test_a_record_reads_the_same_whatever_was_read_before_it(records: list[list[
         lis02._reader.cache_clear()
         alone += read(H, P, O, line, L).reports[0].results
     assert [*together] == alone == [*again][::-1]
+
+
+# -- what a profile says of whole records ----------------------------------------------------------------------------
+
+
+def parts(*words: str) -> str:
+    return "".join(
+        f'[[result.parts]]\nwhen = {{ "R-3.4" = "Result" }}\ncode = "{{R-3.5}}/{word}"\nvalue = "R-4.{number}"\nunit = ""\n'
+        for number, word in enumerate(words, 1)
+    )
+
+
+def test_each_component_may_be_an_answer_of_its_own_and_an_empty_one_is_none() -> None:
+    of = profile(parts("ABO", "RHD", "SCREEN", "RH"))
+    found = report(H, P, O, "R|1|^^^Result^MO10|A^NEG^^ccee|C|||||P", "C|1|I|seen", "R|2|^^^AntiA|40|C", L, of=of)
+    assert values(found) == [("MO10/ABO", "A"), ("MO10/RHD", "NEG"), ("MO10/RH", "ccee"), ("AntiA", "40")]
+    assert [(each.unit, each.comments) for each in found.results] == [("", ("seen",))] * 3 + [("C", ())]
+    assert values(report(H, P, O, "R|1|^^^Result|^^^^K", L, of=of)) == [("Result", "^^^^K")]
+
+
+def test_every_component_of_a_field_may_be_a_flag_and_an_alarm() -> None:
+    of = profile('[result]\nflags = "R-7.*"\nalarms = ["R-7.*", "C-4.*"]\n[alarms]\nnone = ["<"]')
+    found = report(H, P, O, "R|1|^^^GLU|5.6|||EXP^<\\LL", "C|1|I|CLOT^^43|I", "C|2|I|", L, of=of).results[0]
+    assert (found.flags, found.alarms) == (("EXP", "<", "LL"), ("EXP", "LL", "CLOT", "43"))
+
+
+def test_a_fixed_text_makes_two_codes_of_one() -> None:
+    of = profile('[result]\ncode = [{ from = "{R-3.4}/grade", when = { "R-4" = "-|\\\\++" } }, "R-3.4"]')
+    assert values(report(H, P, O, "R|1|^^^RBC|8.2", "R|2|^^^RBC|++", L, of=of)) == [("RBC", "8.2"), ("RBC/grade", "++")]
+
+
+@pytest.mark.parametrize(("word", "reasons"), [("Valid", ()), ("Invalid", (Reason("not-valid"),))])
+def test_a_record_that_is_no_result_may_judge_those_of_its_order(word: str, reasons: tuple[Reason, ...]) -> None:
+    judge = '{ "R-3.4" = "(?!ResultValid$).*" }'
+    of = profile(f'[result]\nkeep = {judge}\nvalid = [{judge}, {{ "R-4" = "Valid" }}]')
+    found = report(H, P, O, R, f"R|2|^^^ResultValid|{word}", NA, "O|2|S1", R, L, of=of)
+    assert [(each.code, each.problems) for each in found.results] == [("GLU", reasons), ("NA", reasons), ("GLU", ())]
+
+
+def test_a_record_that_was_cut_off_holds_its_whole_report() -> None:
+    found = report(H, P, O, R, NA, L, of=profile('[result]\ncomplete = { "R-13" = ".+" }'))
+    assert (len(found.results), problems(found)) == (2, ["incomplete"])
+
+
+def test_the_first_time_of_an_order_is_that_of_all_its_results() -> None:
+    found = report(H, P, O, R, NA, "O|2|S1", NA, L, of=profile("[result]\nmeasured_once = true")).results
+    assert [each.measured_at for each in found] == [1794924721, 1794924721, None]
+
+
+def test_words_for_sex_and_an_age_in_bare_numbers_are_the_profiles_to_declare() -> None:
+    of = profile('[patient]\nage = "P-15"\nage_unit = "m"\nsexes = { w = "F" }')
+    patient = report(H, "P|1||||||20260101|W||||||7", O, R, L, of=of).patient
+    assert (patient.age, patient.sex, patient.birth) == ("7m", "F", "20260101")
+
+
+def test_what_a_result_says_of_the_control_is_that_of_its_order() -> None:
+    of = profile('[control]\nlot = "R-3.5"')
+    orders = [("O|1|QC1|||||||||Q", "L1"), ("O|2|QC1|||||||||Q", "L2"), ("O|3|S1", "L3")]
+    records = [record for order, lot in orders for record in (order, f"R|1|^^^GLU^{lot}|5", "R|2|^^^K^L9|4")]
+    found = read(H, P, *records, L, of=of).reports
+    assert [(each.specimen.id, each.role, each.control) for each in found] == [
+        ("QC1", "qc", {"lot": "L1"}),
+        ("QC1", "qc", {"lot": "L2"}),  # another lot is another report
+        ("S1", "patient", {}),
+    ]
+    assert read(H, P, "O|1|QC1|||||||||Q", L, of=of).reports[0].control == {}
+
+
+def test_local_escapes_are_read_where_the_profile_says_so() -> None:
+    record = "R|1|^^^FER|48|&Z03BC&g/L"
+    assert result(record).unit == "g/L"
+    assert result(record, profile('[link]\nlocal_escapes = "unicode"')).unit == "μg/L"
+
+
+def test_the_packaged_sample_of_a_run_that_is_not_valid_is_held() -> None:
+    of = profiles.load("hologic-panther", [ANALYZERS])
+    sample = (ANALYZERS / "hologic-panther" / "samples" / "odd_invalid_and_hpv.astm").read_bytes()
+    invalid, valid = lis02.read(sample, of, UTC).reports
+    assert [each.problems for each in invalid.results] == [(Reason("not-valid"),)] * 3
+    assert [each.problems for each in valid.results] == [()] * 6
+
+
+def test_the_packaged_samples_tell_their_lot_and_their_time_in_the_first_record() -> None:
+    def sample(name: str, file: str) -> Report:
+        text = (ANALYZERS / name / "samples" / file).read_bytes()
+        return lis02.read(text, profiles.load(name, [ANALYZERS]), UTC).reports[0]
+
+    assert sample("abbott-architect", "qc_level_2.astm").control == {"material": "MCC-L2", "lot": "77123"}
+    assert len({each.measured_at for each in sample("radiometer-abl80", "patient_arterial.astm").results}) == 1

@@ -151,8 +151,8 @@ def test_obr25_says_the_status_of_the_whole(statuses: str, status: str) -> None:
 
 
 def test_a_patient_is_named_only_with_an_id() -> None:
-    assert segments("PID", write(OruForm(), [WBC], Report(Specimen("S1"), patient=Patient(family="X")))) == []
-    unnamed = one("PID", write(OruForm(), [WBC], Report(Specimen("S1"), patient=Patient("P^1"))))
+    assert segments("PID", write(OruForm(), [WBC], Report(Specimen("S1"), REPORT.results, patient=Patient(family="X")))) == []
+    unnamed = one("PID", write(OruForm(), [WBC], Report(Specimen("S1"), REPORT.results, patient=Patient("P^1"))))
     assert (unnamed.component(3), unnamed.field(5)) == ("P^1", "^^^^^^U")
 
 

@@ -1,6 +1,6 @@
 """Values, times and rules: texts are understood, never changed, and never guessed."""
 
-from datetime import timedelta, timezone
+from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
 from zoneinfo import ZoneInfo
 
@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 from labbridge import profiles
 from labbridge.formats.er7 import Delimiters, unescape
 from labbridge.formats.rules import Rules, Scope
-from labbridge.formats.values import Clock, Memo, classifier, clock_for, coded, encapsulated, pointer, structured
+from labbridge.formats.values import Clock, Memo, birth_date, classifier, clock_for, coded, encapsulated, pointer, structured
 from labbridge.profiles import Profile
 
 BARE = '[profile]\nmodel = "M"\nvendor = "V"\nprotocol = "hl7v2"\n'
@@ -138,7 +138,10 @@ def test_structured_numerics(raw: str, value: str, kind: str) -> None:
         ("^Negative", "Negative", "coded"),
         ("12^Twelve", "12", "coded"),
         ("^^L", "", "absent"),
-        ("A^x~B^y", "A", "coded"),
+        ("A^x~B^y", "A^x~B^y", "text"),
+        ("~POS^Positive", "POS", "coded"),
+        ("^^^POS^Positive^L", "^^^POS^Positive^L", "text"),
+        ("^^^^^^^^Positive", "^^^^^^^^Positive", "text"),
     ],
 )
 def test_coded_entries(raw: str, value: str, kind: str) -> None:
@@ -175,6 +178,9 @@ def test_a_pointer_says_where_the_attachment_lies() -> None:
         ("20261118091407+0000", 1794993247),
         ("20261118091407-0500", 1795011247),
         ("20261118", None),
+        ("202611", None),
+        ("2026", None),
+        ("2026+0100", None),
         ("18991230", None),
         ("", None),
     ],
@@ -185,7 +191,11 @@ def test_times_are_read_in_the_senders_zone(text: str, at: int | None) -> None:
 
 
 @pytest.mark.parametrize(
-    "text", ["2026-11-18", "20261318", "20260230", "20261118250000", "00010101000000+2300x", "x", "2026", "２０２６１１１８"]
+    "text",
+    [
+        *("2026-11-18", "20261318", "20260230", "202613", "20261118250000", "00010101000000+2300x", "x", "２０２６１１１８"),
+        *("0914", "18112026", "260102030405", "99991231", "1", "20261", "20261118091407+9999"),
+    ],
 )
 def test_what_is_no_time_has_no_instant(text: str) -> None:
     assert clock_for(profile(), SHANGHAI, "")[text] == (None, True)
@@ -209,15 +219,45 @@ def test_a_time_that_comes_twice_is_the_first_and_one_that_never_was_is_moved() 
     """# conformance: D18."""
     clock = Clock(NEW_YORK)
     assert clock["20261101013000"].at == 1793511000  # 01:30 EDT, not EST
+    assert clock["20261101013000-0500"].at == 1793511000 + 3600, "an offset says which of the two"
     assert clock["20260308023000"].at == clock["20260308033000"].at
+    assert clock_for(profile(), NEW_YORK, "20261101013000-0500")["20261101013000"].at == 1793511000 + 3600
 
 
 def test_further_formats_are_the_profiles_to_declare() -> None:
-    told = profile('[times]\nformats = ["%m/%d/%y", "%Y/%m/%d %H:%M:%S"]\nnull = ["11/11/11"]')
-    clock = clock_for(told, SHANGHAI, "")
-    assert clock["2026/11/18 09:14:07"] == (1794964447, False)
-    assert clock["11/18/26"].at is not None
+    formats = '"%m/%d/%y", "%Y/%m/%d %H:%M:%S", "%y%m%d%H%M%S", "%d.%m.%Y %I:%M %p", "%Y-%m-%dT%H:%M:%S%z"'
+    clock = clock_for(profile(f'[times]\nformats = [{formats}]\nnull = ["11/11/11"]'), SHANGHAI, "")
+    for text in ("2026/11/18 09:14:07", "261118091407", "2026-11-18T02:14:07+0100"):
+        assert clock[text] == (1794964447, False)
+    assert clock["18.11.2026 09:14 AM"] == (1794964440, False)
+    assert clock["11/18/26"] == (None, False), "a day, and no midnight"
     assert clock["11/11/11"] == (None, False)
+    assert clock["31/31/26"] == clock["01.01.0001 09:14 AM"] == (None, True)
+
+
+@pytest.mark.parametrize(
+    ("text", "birth"),
+    [
+        *(("19800102", "19800102"), ("198001", "198001"), ("1980", "1980"), ("19800102113000", "19800102")),
+        *(("02/01/1980", "19800102"), ("31/31/1980", ""), ("01/02/80", ""), ("02011980", ""), ("18991230", ""), ("", "")),
+    ],
+)
+def test_a_birth_date_is_told_with_its_century_or_not_at_all(text: str, birth: str) -> None:
+    """# conformance: D17."""
+    assert birth_date(text, profile('[times]\nformats = ["%m/%d/%y", "%d/%m/%Y"]')) == birth
+
+
+@given(st.datetimes(datetime(2000, 1, 1), datetime(2099, 12, 31)), st.sampled_from((NEW_YORK, SHANGHAI)), st.sampled_from((12, 14)))
+@example(datetime(2026, 11, 1, 1, 30), NEW_YORK, 14)
+@example(datetime(2026, 3, 8, 2, 30), NEW_YORK, 12)
+def test_a_time_that_is_read_and_printed_is_the_same(moment: datetime, zone: ZoneInfo, length: int) -> None:
+    """Where it was: the hour that daylight saving leaves out is printed as the one that it was. # conformance: B20, D18."""
+    text = f"{moment:%Y%m%d%H%M%S}"[:length]
+    at = Clock(zone)[text].at
+    assert at is not None
+    printed = datetime.fromtimestamp(at, zone)
+    left_out = moment.replace(tzinfo=zone).astimezone(UTC).astimezone(zone).hour != moment.hour
+    assert f"{printed:%Y%m%d%H%M%S}"[:length] == (f"{moment + timedelta(hours=1):%Y%m%d%H%M%S}"[:length] if left_out else text)
 
 
 @given(st.datetimes(), st.integers(-14 * 60, 14 * 60))
@@ -295,3 +335,63 @@ def test_lists_are_read_repeat_by_repeat() -> None:
     told = profile('[result]\nalarms = { from = "OBX-8.1", when = { "OBX-2" = "ST" } }').shapes["patient"]["result"]["alarms"]
     assert made.texts(told)(scope_of(OBX="OBX|1|ST||||||H^x~~A")) == ("H", "A")
     assert made.texts(())(Scope()) == ()
+
+
+@pytest.mark.parametrize(
+    ("rule", "texts"),
+    [
+        ('"OBX-8.*"', ("EXP", "<", "A&b", "LL")),
+        ('["OBX-8.*", "OBX-4"]', ("EXP", "<", "A&b", "LL", "X")),
+        ('{ from = "OBX-8.*", pattern = "[A-Z]+" }', ("EXP", "LL")),
+        ('{ from = "OBX-8.*", when = { "OBX-4" = "Y" } }', ()),
+        ('"OBX-9.*"', ()),
+        ('"OBX-8.2"', ("<",)),
+    ],
+)
+def test_a_list_may_take_every_component(rule: str, texts: tuple[str, ...]) -> None:
+    flags = profile(f"[result]\nflags = {rule}\n").shapes["patient"]["result"]["flags"]
+    scope = scope_of(OBX="OBX|1|ST||X||||EXP^ <^^A\\T\\b~LL^")
+    assert Rules(PIPES, unescape, {}).texts(flags)(scope) == texts
+    assert scope["OBX"][8] == "EXP^ <^^A\\T\\b~LL^"
+
+
+@pytest.mark.parametrize(
+    ("rule", "text"),
+    [
+        ('"{OBX-4}/grade"', "X/grade"),
+        ('"strip {OBX-4}"', "strip X"),
+        ('"<{OBX-4}-{OBX-5}-{OBX-3.2}>"', "<X-B>"),
+        ('"{OBX-4}-{OBX-5}/grade"', "X/grade"),
+        ('"{OBX-5}/grade"', ""),
+        ('["{OBX-5}/grade", "OBX-4"]', "X"),
+        ('{ from = "{OBX-4}/grade", pattern = "(.)/gr.*" }', "X"),
+        ('{ from = "{OBX-4}/grade", when = { "OBX-4" = "Y" } }', ""),
+    ],
+)
+def test_a_template_has_fixed_texts_only_beside_a_found_one(rule: str, text: str) -> None:
+    assert text_of(rule, OBX=OBX) == text
+
+
+@pytest.mark.parametrize(
+    ("raw", "text"),
+    [
+        ("\\Z03BC\\g/L", "μg/L"),
+        ("\\Z1F9EA\\ \\ze9\\", "\U0001f9ea \\ze9\\"),
+        ("a\\T\\Z03BC\\", "a&Z03BC\\"),  # the mark that closes one sequence does not open the next
+        ("\\Z005C\\ \\Z000D\\ \\ZD800\\ \\Z110000\\", "\\Z005C\\ \\Z000D\\ \\ZD800\\ \\Z110000\\"),
+        ("\\Z03\\ \\Zfoo\\ 5\\", "\\Z03\\ \\Zfoo\\ 5\\"),
+    ],
+)
+def test_local_escapes_are_read_where_the_profile_says_what_they_mean(raw: str, text: str) -> None:
+    unit = profile('[result]\nunit = "OBX-6"\n').shapes["patient"]["result"]["unit"]
+    scope = scope_of(OBX=f"OBX|||||| {raw} ")
+    assert Rules(PIPES, unescape, {}, "unicode").text(unit)(scope) == text
+    assert Rules(PIPES, unescape, {}).text(unit)(scope) == unescape(raw, PIPES)
+
+
+@settings(max_examples=100)
+@given(st.text(alphabet="\\\\\\Z03BCTEX41.|^ g", max_size=60))
+def test_no_escape_stops_the_reading_of_local_ones(raw: str) -> None:
+    unit = profile('[result]\nunit = "OBX-6"\n').shapes["patient"]["result"]["unit"]
+    read = Rules(PIPES, unescape, {}, "unicode").text(unit)(Scope(OBX=[""] * 6 + [raw]))
+    assert "\\Z03BC\\" not in read or "\\Z03BC\\" in raw

@@ -24,14 +24,14 @@ YES = Answer(True)
 class Bench:
     """A link on a clock and a transport in memory."""
 
-    def __init__(self, handler: Handler | None = None) -> None:
+    def __init__(self, handler: Handler | None = None, idle_time: float | None = None) -> None:
         self.clock = Clock()
         self.clock.advance(100)
         self.machine = Script()
         self.handler = handler or Handler()
         self.siblings: set[WireProtocol] = set()
         self.transport = StringTransport()
-        self.link = WireProtocol(self.machine, self.handler, self.clock, self.siblings)
+        self.link = WireProtocol(self.machine, self.handler, self.clock, self.siblings, idle_time)
         self.link.twisted.makeConnection(self.transport)
 
     def receive(self, data: bytes) -> None:
@@ -243,6 +243,26 @@ def test_the_end_of_a_connection_has_a_reason(bench: Bench, reason: Exception, w
     assert bench.handler.calls[-1] == ("closed", why)
 
 
+@pytest.mark.parametrize("does", ["hears", "says"])
+def test_an_idle_link_is_closed_and_a_busy_one_is_not(does: str) -> None:
+    """Idle is who hears nothing and is told nothing for the whole time; the reason says so."""
+    bench = Bench(idle_time=60.0)
+    for _ in range(10):
+        bench.clock.advance(59)
+        if does == "hears":
+            bench.receive(b"x")
+        else:
+            bench.link.settle(1, YES)
+    assert not bench.transport.disconnecting
+    bench.clock.advance(59.9)
+    assert not bench.transport.disconnecting
+    bench.clock.advance(0.1)
+    assert bench.transport.disconnecting
+    bench.lose()
+    assert bench.handler.calls[-1] == ("closed", "idle")
+    assert bench.clock.getDelayedCalls() == []
+
+
 # -- a real socket -------------------------------------------------------------------------------------------------
 
 
@@ -317,3 +337,17 @@ def test_a_link_sends_at_once_and_notices_a_dead_peer(pair: tuple[WireProtocol, 
     assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
     assert own.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
     assert own.getsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE) == 60
+
+
+def test_a_link_that_is_held_is_not_idle() -> None:
+    """We do not read it: the idle time counts from when it is read again."""
+    bench = Bench(idle_time=60.0)
+    bench.link.hold()
+    for _ in range(10):
+        bench.clock.advance(59)
+    assert not bench.transport.disconnecting
+    bench.link.unhold()
+    bench.clock.advance(59.9)
+    assert not bench.transport.disconnecting
+    bench.clock.advance(60)
+    assert bench.transport.disconnecting

@@ -11,8 +11,9 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.testing import MemoryReactorClock, StringTransport
 from twisted.python.failure import Failure
 
-from labbridge.links import tcp
-from labbridge.links.tcp import Connector, Listener, ListenError, State, wait
+from labbridge.links import retry
+from labbridge.links.retry import State, wait
+from labbridge.links.tcp import Connector, Listener, ListenError
 from labbridge.wire.events import Answer, Received
 from tests.loop import Loop
 
@@ -157,7 +158,7 @@ class Hospital:
 @pytest.fixture
 def _longest(monkeypatch: pytest.MonkeyPatch) -> None:
     """Chance always gives the longest wait."""
-    monkeypatch.setattr(tcp, "uniform", max)
+    monkeypatch.setattr(retry, "uniform", max)
 
 
 @pytest.mark.usefixtures("_longest")
@@ -259,7 +260,7 @@ def test_a_peer_that_comes_late_is_found(loop: Loop, monkeypatch: pytest.MonkeyP
     states: list[State] = []
     here = Handler()
     there = Handler(lambda link, event: link.settle(1, Answer(True)) if isinstance(event, Received) else None)
-    monkeypatch.setattr(tcp, "uniform", lambda low, high: 0.02)
+    monkeypatch.setattr(retry, "uniform", lambda low, high: 0.02)
     connector = Connector(loop, "127.0.0.1", port, Script, here, states.append)
     connector.start()
     loop.until(lambda: len(states) >= 2)

@@ -13,11 +13,12 @@ import pytest
 from simulators_support import ZONE, astm_profile, hl7_profile, reader, sample_folder
 
 from labbridge.formats.acknowledgement import acknowledge, read_answer
-from labbridge.links import tcp
+from labbridge.links import retry
 from labbridge.links.stream import WireProtocol
 from labbridge.links.tcp import Connector, Listener, ListenError
 from labbridge.profiles import Profile
 from labbridge.simulators import AnalyzerSimulator, Hospital, analyzer
+from labbridge.simulators.faults import Faults
 from labbridge.wire import Answer, Event, Lis01Link, Lis01Settings, MllpLink, MllpSettings, Part, Received
 from tests.loop import Loop
 
@@ -103,7 +104,7 @@ def samples(tmp_path: Path) -> Path:
 
 @pytest.fixture(autouse=True)
 def _quick_and_nothing_left(monkeypatch: pytest.MonkeyPatch) -> Any:
-    monkeypatch.setattr(tcp, "uniform", lambda low, high: 0.01)
+    monkeypatch.setattr(retry, "uniform", lambda low, high: 0.01)
     threads = threading.active_count()
     yield
     assert threading.active_count() == threads
@@ -195,9 +196,8 @@ def test_a_folder_without_patients_samples_is_refused(loop: Loop, samples: Path)
 
 
 def test_analyzer_to_hospital(loop: Loop, samples: Path, monkeypatch: Any) -> None:
-    """A hospital that drops, refuses and rejects gets every message in the end."""
-    random.seed(5)
-    hospital = Hospital(loop, LOCAL, 0, drop=0.1, refuse=0.15, reject=0.15)
+    """A hospital that resets connections, refuses and rejects gets every message in the end."""
+    hospital = Hospital(loop, LOCAL, 0, faults=Faults({"reset": 0.1, "refuse": 0.15, "reject": 0.15}, random.Random(5)))
     hospital.start()
     monkeypatch.setattr(analyzer, "AGAIN_S", 0.01)
     sender = simulator(loop, HL7, samples, hospital.port, count=15)
@@ -205,7 +205,7 @@ def test_analyzer_to_hospital(loop: Loop, samples: Path, monkeypatch: Any) -> No
     assert hospital.distinct == 15
     assert hospital.fates["accept"] == 15
     assert hospital.received == sender.sent == 15 + hospital.repeated
-    assert min(hospital.fates[fate] for fate in ("drop", "refuse", "reject")) > 0
+    assert min(hospital.fates[fate] for fate in ("reset", "refuse", "reject")) > 0
 
 
 def test_every_message_is_acknowledged_by_its_own_id(loop: Loop) -> None:
@@ -218,21 +218,21 @@ def test_every_message_is_acknowledged_by_its_own_id(loop: Loop) -> None:
 
 
 def test_fates_are_set_at_run_time(loop: Loop) -> None:
-    hospital = Hospital(loop, LOCAL, 0, refuse=1.0)
+    hospital = Hospital(loop, LOCAL, 0, faults=Faults({"refuse": 1.0}))
     hospital.start()
     sender = Sender(loop, hospital.port)
     assert sender.ask("1") == "AE"
-    hospital.refuse, hospital.reject = 0.0, 1.0
+    hospital.faults.rates = {"reject": 1.0}
     assert sender.ask("1") == "AR"
-    hospital.reject, hospital.hang = 0.0, 1.0
+    hospital.faults.rates = {"no-ack": 1.0}
     sender.send("1")
-    loop.until(lambda: hospital.fates["hang"])
-    hospital.hang = 0.0
-    assert sender.ask("2") == "AA"  # the one that hangs does not block the next
-    hospital.drop = 1.0
+    loop.until(lambda: hospital.fates["no-ack"])
+    hospital.faults.rates = {}
+    assert sender.ask("2") == "AA"  # the one that gets no answer does not block the next
+    hospital.faults.rates = {"reset": 1.0}
     sender.send("3")
     loop.until(lambda: sender.lost)
-    assert dict(hospital.fates) == {"refuse": 1, "reject": 1, "hang": 1, "accept": 1, "drop": 1}
+    assert dict(hospital.fates) == {"refuse": 1, "reject": 1, "no-ack": 1, "accept": 1, "reset": 1}
 
 
 def test_an_answer_is_delayed(loop: Loop) -> None:
@@ -255,7 +255,7 @@ def test_repeats_are_counted(loop: Loop) -> None:
 
 def test_what_is_kept_is_in_the_file_before_the_answer(loop: Loop, tmp_path: Path) -> None:
     keep = tmp_path / "kept.jsonl"
-    hospital = Hospital(loop, LOCAL, 0, keep=keep, refuse=1.0)
+    hospital = Hospital(loop, LOCAL, 0, keep=keep, faults=Faults({"refuse": 1.0}))
     hospital.start()
     sender = Sender(loop, hospital.port)
     sender.ask("7", value="é")

@@ -89,7 +89,7 @@ def test_every_flipped_byte_of_a_frame_is_noticed(size: int) -> None:
 
 @pytest.mark.parametrize("size", SIZES)
 def test_what_readers_of_frames_forgive(size: int) -> None:
-    # conformance: A10 A22
+    # conformance: A10, A22
     good, lower, wanted = frame(1, b"kl"), b"\x021kl\x030b\r\n", Frame(1, b"kl", True)
     assert read(good, size) == read(lower, size) == [wanted]
     assert read(b"garbage" + good + b"more" + good, size) == [wanted, wanted]

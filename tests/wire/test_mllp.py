@@ -135,6 +135,14 @@ def test_a_block_broken_off_in_a_segment_is_incomplete(size: int) -> None:
 
 
 @every_size
+def test_a_block_broken_off_between_segments_is_incomplete_of_a_peer_that_ends_its_blocks(size: int) -> None:
+    """Half a message that was sent anew must not count as one: its results would be delivered twice."""
+    told = play(mllp(), block(ONE) + block(TWO, b"") + block(TWO + THREE), size)
+    assert [type(event) for event in told] == [Received, Part, Abandoned, Received]
+    assert payloads(told) == [ONE, TWO + THREE]
+
+
+@every_size
 def test_a_doubled_start_is_one_start(size: int) -> None:
     assert play(mllp(), b"\x0b" + block(ONE), size) == [Received(1, ONE)]
 

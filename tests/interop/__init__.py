@@ -1,0 +1,1 @@
+"""labbridge's daemon against programs that are not ours, over real sockets."""
