@@ -97,9 +97,10 @@ def test_python_hl7s_server_refuses_and_the_message_waits_for_a_person(alone: Al
     with AsyncioHospital(lab.his, encoding="utf-8", code=lambda message: "AE" if bad in str(message) else "AA") as hospital:
         tell(lab, good, bad)
         wait_until(lambda: lab.status()["destinations"][0]["refused"] == 1, 20, "refused")
-        assert [row["specimen"] for row in lab.queue() if row["state"] == "refused"] == [bad]
+        [refused] = [row for row in lab.queue() if row["state"] == "refused"]
+        assert refused["specimen"] == bad
         hospital.code = lambda message: "AA"
-        lab.well("queue", "retry", bad)
+        lab.well("queue", "retry", str(refused["id"]))
         wait_delivered(lab, 2)
         each_once(hospital, [good, bad])
         assert lab.stop() == 0
