@@ -71,15 +71,25 @@ def only(database: str, why: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("database", [pytest.param(database, marks=marks, id=f"{database}: {why}")], indirect=True)
 
 
+FIRST_PORT, LAST_PORT, WORKERS = 10_000, 32_000, 4
+_given: set[int] = set()
+
+
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, below those that the system gives to outgoing connections."""
+    """Ports that nobody listens on now, below those that the system gives to outgoing connections.
+
+    None is given twice, and each worker has its own: a hospital that is down for a while must find its port again.
+    """
+    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
+    width = (LAST_PORT - FIRST_PORT) // WORKERS
     chance = random.SystemRandom()
     found: list[int] = []
     while len(found) < count:
-        port = chance.randrange(15_000, 32_000)
+        port = FIRST_PORT + worker * width + chance.randrange(width)
         with socket.socket() as one, contextlib.suppress(OSError):
             one.bind(("127.0.0.1", port))
-            if port not in found:
+            if port not in _given:
+                _given.add(port)
                 found.append(port)
     return found
 

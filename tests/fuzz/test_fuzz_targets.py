@@ -93,3 +93,9 @@ def test_an_input_is_repeated_by_name_and_file(tmp_path: targets.Path, capsys: p
 def test_the_fuzzers_words_are_those_of_the_seeds(tmp_path: targets.Path) -> None:
     (tmp_path / "a").write_bytes(b'OBX|1|NM|WBC\rOBX|2|"\\x')
     assert dictionary(tmp_path).splitlines() == ['"OBX"', '"NM"', '"WBC"']
+
+
+def test_the_fuzzer_is_pinned_and_no_host_is_named() -> None:
+    lines = (targets.ROOT / "requirements-fuzz.lock").read_text("utf-8").splitlines()
+    assert [line.partition("==")[0] for line in lines] == ["atheris"]
+    assert not any("/" in line or line.startswith("-") for line in lines)
