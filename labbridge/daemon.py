@@ -385,14 +385,14 @@ def run(settings: Settings, path: Path, started: Callable[[Daemon], None] | None
     gc.set_threshold(50_000, 20, 50)
     sys.setswitchinterval(0.002)  # the reactor answers while the writer computes
     daemon = Daemon(settings, path, reactor, time.time)
-    daemon.start()
 
     def on_signal(number: int, _frame: Any) -> None:
         what = daemon.reload if number == signal.SIGHUP else daemon.stop
         reactor.callFromThread(what)
 
-    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):
+    for number in (signal.SIGTERM, signal.SIGINT, signal.SIGHUP):  # before anybody can be answered
         signal.signal(number, on_signal)
+    daemon.start()
     if started is not None:
         started(daemon)
     reactor.run(installSignalHandlers=False)

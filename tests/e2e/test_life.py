@@ -6,6 +6,8 @@ import re
 import shutil
 import signal
 import socket
+import subprocess
+import sys
 import threading
 import time
 from collections.abc import Callable
@@ -361,9 +363,30 @@ def test_with_the_database_down_it_stops_all_the_same(own: Own) -> None:
     nowhere = ("{url}", "postgresql+psycopg://nobody@127.0.0.1:{spare3}/none")
     lab = own(started=False, hospital=False, changes=[nowhere])
     lab.launch()
-    wait_until(lambda: not _refused(lab.hl7), 20, "listening")
+    wait_until(lambda: "store unavailable" in lab.log.read_text(), 20, "the store is tried in vain")
     assert lab.stop() == 0
-    assert "store unavailable" in lab.log.read_text()
+
+
+TERMINATED_AT_ONCE = """
+import os, signal, sys
+from labbridge.cli import app
+from labbridge.daemon import Daemon
+start = Daemon.start
+def started(daemon):
+    start(daemon)
+    os.kill(os.getpid(), signal.SIGTERM)
+Daemon.start = started
+app(["run", "-c", sys.argv[1]])
+"""
+
+
+def test_a_signal_the_instant_it_listens_ends_it_cleanly(own: Own) -> None:
+    lab = own(started=False, hospital=False)
+    ended = subprocess.run(
+        [sys.executable, "-c", TERMINATED_AT_ONCE, str(lab.config)], capture_output=True, timeout=30, check=False
+    )
+    assert ended.returncode == 0
+    assert b"stopped" in ended.stderr
 
 
 def test_promise_5_an_analyzer_is_answered_in_time_while_the_store_is_slow(own: Own) -> None:
