@@ -7,7 +7,7 @@ from 2.5 an SPM follows the OBX of each OBR.
 
 import re
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Literal, NamedTuple
@@ -91,7 +91,6 @@ _OURS = frozenset(("MSH-1", "MSH-2", "MSH-10", "OBX-1", "OBX-2", "OBX-5"))
 _NUMERIC = frozenset(("number", "comparator", "ratio"))
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _STRUCTURED = re.compile(r"(<=|>=|<|>)?\s*([+-]?\d+(?:\.\d+)?)(?:\s*([:/])\s*(\d+(?:\.\d+)?))?")
-_TIME = re.compile(r"\d{8}(?:\d{4}(?:\d\d(?:\.\d{1,4})?)?)?(?:[+-]\d{4})?")
 _PRECISION = re.compile(r"\d{10}(?:\d\d)?(?:\d\d(\.\d{1,4})\d*)?(?:[+-]\d{4})?")  # of a time, where it is not the second
 _WHOLE_REPORT = "11502-2^Laboratory report^LN"
 _NO_NAME = "^^^^^^U"  # PID-5 is required: unspecified (HL7 table 0200)
@@ -164,7 +163,8 @@ class Writer:
             lines.append(_line(_patient(report.patient), changes))
             if "PV1" in changes:
                 lines.append(_line("PV1|1|U", changes))
-        specimen, request = _line(_specimen(report.specimen), changes), self._request_of(report)
+        collected = self._collected(report.specimen)
+        specimen, request = _line(_specimen(report.specimen, collected), changes), self._request_of(report, collected)
         for n, group in enumerate(groups.values(), 1):
             if "ORC" in changes:
                 lines.append(_line("ORC|RE", changes))
@@ -188,10 +188,15 @@ class Writer:
             return _Test(own, f"{escape(coded.panel)}^{escape(coded.panel_name)}^L", f"panel {coded.panel}")
         return _Test(own, own, f"test {coded.code}")
 
-    def _request_of(self, report: Report) -> Callable[[int, Sequence[tuple[_Test, Decided]], str], str]:
+    def _collected(self, specimen: Specimen) -> str:
+        """When a specimen was drawn: a time, or the day alone."""
+        if specimen.collected_at is not None:
+            return self._time(specimen.collected_at, specimen.collected)
+        return specimen.collected if specimen.collected and _is_day(specimen.collected) else ""
+
+    def _request_of(self, report: Report, collected: str) -> Callable[[int, Sequence[tuple[_Test, Decided]], str], str]:
         """The OBR of each group of a report's results."""
         specimen, results = report.specimen, report.results
-        collected = specimen.collected if _TIME.fullmatch(specimen.collected) else ""
         name, kind = escape(specimen.id), escape(specimen.type) if self._level < (2, 5) else ""
         required = "||1" if self._level < (2, 3, 1) else ""  # OBR-27: one, the standard's default
 
@@ -263,9 +268,16 @@ def _patient(patient: Patient) -> str:
     return f"PID|1||{escape(patient.id)}||{name}||{escape(patient.birth)}|{escape(patient.sex)}"
 
 
-def _specimen(specimen: Specimen) -> str:
-    collected = specimen.collected if _TIME.fullmatch(specimen.collected) else ""
+def _specimen(specimen: Specimen, collected: str) -> str:
     return f"SPM|1|{escape(specimen.id)}||{escape(specimen.type) or _NO_TYPE}|||||||||||||{collected}"
+
+
+def _is_day(text: str) -> bool:
+    """Whether a text is a day as HL7 writes it, YYYYMMDD."""
+    try:
+        return len(text) == 8 and text.isdecimal() and date.fromisoformat(text) is not None
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=4096)
