@@ -41,7 +41,7 @@ PATHS = {  # which arguments are paths; True: the one before each is the folder'
     "open": (0,), "creat": (0,), "truncate": (0,), "unlink": (0,), "rename": (0, 1), "link": (0, 1),
     "openat": (1,), "openat2": (1,), "unlinkat": (1,), "renameat": (1, 3), "renameat2": (1, 3), "linkat": (1, 3),
 }  # fmt: skip
-SENDS = {"write", "sendto"}
+SENDS, RECEIVES = {"write", "sendto", "sendmsg"}, {"recvfrom", "recvmsg"}
 
 SEIZE, SYSCALL, CONT, INFO = 0x4206, 24, 7, 0x420E
 # TRACESYSGOOD, FORK, VFORK, CLONE, EXEC, SECCOMP, EXITKILL
@@ -85,7 +85,6 @@ class Tracer:
         self.position = 0
         self.pending: dict[int, Pending] = {}
         self.memories: dict[int, int] = {}
-        self.known: set[int] = set()  # inodes
 
     def run(self, command: list[str]) -> int:
         """Runs the command to its end; gives its exit status."""
@@ -145,10 +144,10 @@ class Tracer:
             ours = place.startswith(self.prefix) or (place == self.folder and name in ("fsync", "fdatasync"))
             if name == "io_uring_setup" or (ours and name == "mmap" and not _maps_for_writing(args, place)):
                 ours = name == "io_uring_setup"
-            if not ours and not (place.startswith("socket:") and name in SENDS | {"recvfrom", "writev", "sendmsg", "recvmsg"}):
+            if not ours and not (place.startswith("socket:") and name in SENDS | RECEIVES | {"writev"}):
                 return False
             subject = int(place[8:-1]) if place.startswith("socket:") else self._inode(f"/proc/{thread}/fd/{fd}")
-            data = self._memory(thread, args[1], args[2]) if name in SENDS | {"pwrite64"} else b""
+            data = self._buffer(thread, name, args) if name in SENDS | {"pwrite64"} else b""
             call = Pending(self._next(), name, tuple(args), subject, place, data)
         self.pending[thread] = call
         return True
@@ -167,14 +166,13 @@ class Tracer:
         if name in ("openat", "open"):
             flags = args[2 if name == "openat" else 1]
             inode = self._inode(f"/proc/{thread}/fd/{result}")
-            yield ("open" if inode in self.known else "create"), inode, path, 0, b""
-            self.known.add(inode)
+            yield ("open" if call.subject else "create"), inode, path, 0, b""
             if flags & os.O_TRUNC:
                 yield "truncate", inode, path, 0, b""
         elif path.startswith("socket:") and name in SENDS:
             yield "sent", call.subject, "", 0, call.data[:result]
-        elif path.startswith("socket:") and name == "recvfrom":
-            yield "received", call.subject, "", 0, self._memory(thread, args[1], result)
+        elif path.startswith("socket:") and name in RECEIVES:
+            yield "received", call.subject, "", 0, self._buffer(thread, name, args)[:result]
         elif name == "pwrite64":
             yield "write", call.subject, path, args[3], call.data[:result]
         elif name == "ftruncate":
@@ -189,6 +187,14 @@ class Tracer:
             yield "unknown", call.subject, f"{name} {path}", 0, b""
 
     # -- the command's memory and files ----------------------------------------------------------------------------
+
+    def _buffer(self, thread: int, name: str, args: Any) -> bytes:
+        """The bytes that a call is about; those of sendmsg and recvmsg lie in several places."""
+        if not name.endswith("msg"):
+            return self._memory(thread, args[1], args[2])
+        places, count = struct.unpack_from("<2Q", self._memory(thread, args[1], 32), 16)
+        pairs = struct.iter_unpack("<2Q", self._memory(thread, places, 16 * count))
+        return b"".join(self._memory(thread, address, size) for address, size in pairs)
 
     def _memory(self, thread: int, address: int, size: int) -> bytes:
         if thread not in self.memories:

@@ -1,0 +1,114 @@
+"""The load that a traced daemon runs under: analyzers of both protocols, a hospital, and a person who releases what is held."""
+
+import json
+import signal
+import socket
+import sys
+import threading
+import time
+from collections.abc import Iterator
+from contextlib import closing
+from pathlib import Path
+from typing import NamedTuple
+
+from tests.support import AstmClient, Hospital, Laboratory, MllpClient, astm, oru, wait_until
+from tests.torture import launcher, tracer
+from tests.torture.disk import Disk, TraceError, load
+from tests.torture.promises import HELD
+from tests.torture.tracer import Call
+
+VERSIONS = 3
+OUTCOME = {"repeat": "latest-measured", "timeout": "2s"}
+
+
+class Amount(NamedTuple):
+    """How much is sent: analyzers of each protocol, and specimens of each analyzer, three versions each."""
+
+    analyzers: int = 3
+    specimens: int = 12
+
+    @property
+    def messages(self) -> int:
+        """How many messages these are."""
+        return 2 * self.analyzers * self.specimens * VERSIONS
+
+
+def record(folder: Path, amount: Amount, fault: str = "") -> list[Call]:
+    """Runs a daemon, with a planted fault if one is named, under this load; kills it in the midst and gives its trace.
+
+    The trace is in ``folder``. Raises TraceError when what it says is not what the files hold.
+    """
+    store, trace = folder / "lab.db", folder / "trace"
+    laboratory = Laboratory(folder, **OUTCOME)
+    before = (sys.executable, tracer.__file__, str(trace), str(store))
+    with Hospital(laboratory.his) as hospital:
+        laboratory.start(*before, *((sys.executable, launcher.__file__, fault) if fault else ()))
+        assert laboratory.process is not None
+        try:
+            _work(laboratory, hospital, amount)
+        finally:
+            laboratory.process.send_signal(signal.SIGUSR1)
+            laboratory.process.wait(30)
+    calls = load(trace)
+    disk = Disk(calls)
+    disk.advance(calls[-1].returned)
+    for name, content in disk.everything().items():
+        if Path(name).read_bytes() != content:
+            raise TraceError(f"{name} is not what its trace says")
+    return calls
+
+
+def _work(laboratory: Laboratory, hospital: Hospital, amount: Amount) -> None:
+    """Everything is sent, and most of it delivered: the end comes while the last of it is on its way."""
+    protocols = [protocol for protocol in ("hl7", "astm") for _ in range(amount.analyzers)]
+    errors: list[BaseException] = []
+
+    def guarded(number: int, protocol: str) -> None:
+        try:
+            _analyzer(laboratory, number, protocol, amount.specimens)
+        except BaseException as error:
+            errors.append(error)
+
+    threads = [threading.Thread(target=guarded, args=one, daemon=True) for one in enumerate(protocols, 1)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(120)
+    assert errors == []
+    assert not any(thread.is_alive() for thread in threads)
+    wait_until(lambda: len(hospital.got()) > amount.messages / 2, 30, "deliveries")
+
+
+def _analyzer(laboratory: Laboratory, number: int, protocol: str, specimens: int) -> None:
+    """One connection: each specimen in three versions, measured later and later; every fourth specimen must be looked at."""
+    with closing(MllpClient(laboratory.hl7) if protocol == "hl7" else AstmClient(laboratory.astm)) as client:
+        for index, (specimen, value, stamp) in enumerate(_results(number, specimens), 1):
+            message = f"{number}{index:05d}"
+            for _ in range(20):  # a busy machine may be told to send again
+                if isinstance(client, MllpClient):
+                    done = b"MSA|AA" in client.send(oru(specimen, int(message), [("6690-2^WBC^LN", value, "10*9/L")], stamp))
+                else:
+                    done = client.send([f"H|\\^&|{message}||XN-1000^00-22", *astm(specimen, [("WBC", value, "10*3/uL")], stamp)[1:]])
+                if done:
+                    break
+                time.sleep(0.05)
+            assert done
+            if value == "0.20" and index % 2:
+                _release(laboratory, specimen, f"seen {message}")
+
+
+def _results(number: int, specimens: int) -> Iterator[tuple[str, str, str]]:
+    for index in range(specimens):
+        for version in range(1, VERSIONS + 1):
+            held = index % 4 == 3
+            specimen = f"{HELD if held else 1}{number}{index:04d}"
+            yield specimen, "0.20" if held else f"{version + 3}.50", f"2026112110{version:02d}00"
+
+
+def _release(laboratory: Laboratory, specimen: str, reason: str) -> None:
+    """A command over the control socket, and its answer."""
+    with closing(socket.socket(socket.AF_UNIX)) as client:
+        client.settimeout(20)
+        client.connect(str(laboratory.folder / "labbridge.sock"))
+        client.sendall(json.dumps({"command": "release", "specimen": specimen, "reason": reason}).encode() + b"\n")
+        assert client.recv(65536)
