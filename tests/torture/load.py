@@ -41,7 +41,7 @@ def record(folder: Path, amount: Amount, fault: str = "") -> list[Call]:
     store, trace = folder / "lab.db", folder / "trace"
     laboratory = Laboratory(folder, **OUTCOME)
     before = (sys.executable, tracer.__file__, str(trace), str(store))
-    with Hospital(laboratory.his) as hospital:
+    with Hospital(laboratory.his, _slowly) as hospital:
         laboratory.start(*before, *((sys.executable, launcher.__file__, fault) if fault else ()))
         assert laboratory.process is not None
         try:
@@ -77,6 +77,12 @@ def _work(laboratory: Laboratory, hospital: Hospital, amount: Amount) -> None:
     assert errors == []
     assert not any(thread.is_alive() for thread in threads)
     wait_until(lambda: len(hospital.got()) > amount.messages / 2, 30, "deliveries")
+
+
+def _slowly(message: bytes) -> str:
+    """A hospital that takes its time, so that more than one message of a specimen waits in its lane."""
+    time.sleep(0.02)
+    return "AA"
 
 
 def _analyzer(laboratory: Laboratory, number: int, protocol: str, specimens: int) -> None:

@@ -218,6 +218,27 @@ class _Judge:
                     yield f"delivery {row['id']} was sent, and delivery {earlier['id']} of its lane would follow it"
 
 
+def judge_arrivals(promises: Promises, got: list[tuple[str, bytes]]) -> list[str]:
+    """What is wrong with what a hospital got after a power cut, beside what it had been sent before."""
+    problems = []
+    before = {control_id: message for _, control_id, message in promises.sent}
+    ids: dict[tuple[str, str], set[str]] = defaultdict(set)
+    for control_id, message in [*before.items(), *got]:
+        ids[_about(message)].add(control_id)
+        if before.get(control_id, message) != message:
+            problems.append(f"sent again with other bytes: {control_id}")
+    problems += [f"delivered twice under different ids: {about}" for about, one in ids.items() if len(one) > 1]
+    arrived = set(promises.answered) | {control_id for control_id, _ in got}
+    for about in {_about(body) for _, body in promises.stored}:
+        if not about[0].startswith(HELD) and not ids[about] & arrived:
+            problems.append(f"acknowledged before the power cut, never delivered: {about}")
+    problems += [f"sent before the power cut, and not again: {one}" for one in before.keys() - arrived]
+    order: dict[str, list[str]] = defaultdict(list)
+    for _, message in got:
+        order[_about(message)[0]].append(_about(message)[1])
+    return problems + [f"out of order: {specimen} {values}" for specimen, values in order.items() if values != sorted(values)]
+
+
 def _about(message: bytes) -> tuple[str, str]:
     """The specimen and the value that a message of the load, or its delivery, is about."""
     record = re.search(rb"(?:^|\r)(?:OBR\|[^|]*\|[^|]*\||O\|1\|\|(?:2\^1\^)?)[ ]*([^|^\r]*)", message)
