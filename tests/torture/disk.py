@@ -121,7 +121,8 @@ class Disk:
         return {name: file.after(dice, manner or _any_manner(dice)) for name, file in sorted(names.items())}
 
     def everything(self) -> Image:
-        """What the files hold as long as the power stays."""
+        """What the files hold at the end of the trace, as long as the power stays."""
+        self.advance(self._events[-1][0] + 1)
         return self.image(random.Random(0), "all")
 
     def _kept_names(self, dice: random.Random, manner: str) -> Iterator[tuple[Call, File | None]]:

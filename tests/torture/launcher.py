@@ -26,7 +26,7 @@ def acknowledge_before_commit() -> None:
         session.commit(transaction)
         return []
 
-    writer.Store._commit = commit  # type: ignore[method-assign]
+    writer.Store._commit = commit
 
 
 def no_fsync() -> None:
@@ -50,7 +50,7 @@ def ledger_in_a_second_commit() -> None:
         self._link = transaction.finish()
         self._raw.commit()
 
-    writer._Session.commit = commit  # type: ignore[method-assign]
+    writer._Session.commit = commit
 
 
 def send_before_commit() -> None:
@@ -63,11 +63,11 @@ def send_before_commit() -> None:
         from twisted.internet import reactor
 
         run(self, tx)
-        reactor.callFromThread(self.intake.queued, self.queued)  # type: ignore[attr-defined]
+        reactor.callFromThread(self.intake.queued, self.queued)
         self.queued = []
         time.sleep(WINDOW_S)
 
-    batch.Batch.run = ran  # type: ignore[method-assign]
+    batch.Batch.run = ran
 
 
 def settle_before_answer() -> None:
@@ -81,7 +81,7 @@ def settle_before_answer() -> None:
         if (sent := courier.carrying) is not None:
             self.store.submit(lambda tx: _delivered(tx, sent), lambda _: None, lambda _: None)
 
-    delivery.Outbox._give = gave  # type: ignore[method-assign]
+    delivery.Outbox._give = gave
 
 
 def next_before_settled() -> None:
@@ -95,20 +95,20 @@ def next_before_settled() -> None:
             later = (lambda tx, queued=queued: _delivered(tx, queued)), (lambda _: None), (lambda _: None)
             self.reactor.callLater(WINDOW_S, self.store.submit, *later)
 
-    delivery.Outbox._settle = settle  # type: ignore[method-assign]
+    delivery.Outbox._settle = settle
 
 
 def frames_not_kept() -> None:
     """Frames are acknowledged, and kept in memory until the message is whole."""
     from labbridge.store import Transaction
 
-    Transaction.spool = lambda self, session, analyzer, body: None  # type: ignore[method-assign]
+    Transaction.spool = lambda self, session, analyzer, body: None
 
 
 def _synchronous(level: str) -> None:
     from labbridge.store import engine
 
-    engine._PRAGMAS = tuple(pragma.replace("synchronous=FULL", f"synchronous={level}") for pragma in engine._PRAGMAS)  # type: ignore[assignment]
+    engine._PRAGMAS = tuple(pragma.replace("synchronous=FULL", f"synchronous={level}") for pragma in engine._PRAGMAS)
 
 
 def _delivered(tx: Any, queued: Any) -> None:

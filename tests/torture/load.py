@@ -22,50 +22,65 @@ OUTCOME = {"repeat": "latest-measured", "timeout": "2s"}
 
 
 class Amount(NamedTuple):
-    """How much is sent: analyzers of each protocol, and specimens of each analyzer, three versions each."""
+    """How much is sent: analyzers of each protocol, specimens of each analyzer, three versions each, in every life.
 
-    analyzers: int = 3
-    specimens: int = 12
+    Each life of the daemon ends by kill -9 or by SIGTERM, in the midst of its deliveries.
+    """
+
+    analyzers: int = 2
+    specimens: int = 8
+    lives: tuple[signal.Signals, ...] = (signal.SIGKILL,)
 
     @property
     def messages(self) -> int:
-        """How many messages these are."""
+        """How many messages these are in one life."""
         return 2 * self.analyzers * self.specimens * VERSIONS
 
 
-def record(folder: Path, amount: Amount, fault: str = "") -> list[Call]:
-    """Runs a daemon, with a planted fault if one is named, under this load; kills it in the midst and gives its trace.
+WHOLE = Amount(3, 8, (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL))
 
-    The trace is in ``folder``. Raises TraceError when what it says is not what the files hold.
+
+def record(folder: Path, amount: Amount, fault: str = "") -> list[Call]:
+    """Runs a daemon, with a planted fault if one is named, under this load, and gives the trace of all its lives.
+
+    What was traced stays in ``folder``. Raises TraceError when it is not what the files hold at the end.
     """
-    store, trace = folder / "lab.db", folder / "trace"
     laboratory = Laboratory(folder, **OUTCOME)
-    before = (sys.executable, tracer.__file__, str(trace), str(store))
     with Hospital(laboratory.his, _slowly) as hospital:
-        laboratory.start(*before, *((sys.executable, launcher.__file__, fault) if fault else ()))
-        assert laboratory.process is not None
-        try:
-            _work(laboratory, hospital, amount)
-        finally:
-            laboratory.process.send_signal(signal.SIGUSR1)
-            laboratory.process.wait(30)
-    calls = load(trace)
-    disk = Disk(calls)
-    disk.advance(calls[-1].returned)
-    for name, content in disk.everything().items():
+        for life, end in enumerate(amount.lives, 1):
+            before = [sys.executable, tracer.__file__, str(folder / f"trace.{life}"), str(folder / "lab.db")]
+            laboratory.start(*before, *((sys.executable, launcher.__file__, fault) if fault else ()))
+            assert laboratory.process is not None
+            try:
+                _work(laboratory, hospital, amount, life)
+            finally:
+                laboratory.process.send_signal(signal.SIGUSR1 if end == signal.SIGKILL else end)
+                laboratory.process.wait(30)
+    calls = recorded(folder)
+    for name, content in Disk(calls).everything().items():
         if Path(name).read_bytes() != content:
             raise TraceError(f"{name} is not what its trace says")
     return calls
 
 
-def _work(laboratory: Laboratory, hospital: Hospital, amount: Amount) -> None:
+def recorded(folder: Path) -> list[Call]:
+    """The trace that is kept in a folder: one life after the other."""
+    calls: list[Call] = []
+    for file in sorted(folder.glob("trace.*")):
+        last = calls[-1].returned if calls else 0
+        calls += [call._replace(entered=call.entered + last, returned=call.returned + last) for call in load(file)]
+    return calls
+
+
+def _work(laboratory: Laboratory, hospital: Hospital, amount: Amount, life: int) -> None:
     """Everything is sent, and most of it delivered: the end comes while the last of it is on its way."""
     protocols = [protocol for protocol in ("hl7", "astm") for _ in range(amount.analyzers)]
     errors: list[BaseException] = []
+    before = len(hospital.got())
 
     def guarded(number: int, protocol: str) -> None:
         try:
-            _analyzer(laboratory, number, protocol, amount.specimens)
+            _analyzer(laboratory, f"{life}{number}", protocol, amount.specimens)
         except BaseException as error:
             errors.append(error)
 
@@ -76,7 +91,7 @@ def _work(laboratory: Laboratory, hospital: Hospital, amount: Amount) -> None:
         thread.join(120)
     assert errors == []
     assert not any(thread.is_alive() for thread in threads)
-    wait_until(lambda: len(hospital.got()) > amount.messages / 2, 30, "deliveries")
+    wait_until(lambda: len(hospital.got()) > before + amount.messages / 2, 30, "deliveries")
 
 
 def _slowly(message: bytes) -> str:
@@ -85,11 +100,11 @@ def _slowly(message: bytes) -> str:
     return "AA"
 
 
-def _analyzer(laboratory: Laboratory, number: int, protocol: str, specimens: int) -> None:
+def _analyzer(laboratory: Laboratory, name: str, protocol: str, specimens: int) -> None:
     """One connection: each specimen in three versions, measured later and later; every fourth specimen must be looked at."""
     with closing(MllpClient(laboratory.hl7) if protocol == "hl7" else AstmClient(laboratory.astm)) as client:
-        for index, (specimen, value, stamp) in enumerate(_results(number, specimens), 1):
-            message = f"{number}{index:05d}"
+        for index, (specimen, value, stamp) in enumerate(_results(name, specimens), 1):
+            message = f"{name}{index:05d}"
             for _ in range(20):  # a busy machine may be told to send again
                 if isinstance(client, MllpClient):
                     done = b"MSA|AA" in client.send(oru(specimen, int(message), [("6690-2^WBC^LN", value, "10*9/L")], stamp))
@@ -99,16 +114,16 @@ def _analyzer(laboratory: Laboratory, number: int, protocol: str, specimens: int
                     break
                 time.sleep(0.05)
             assert done
-            if value == "0.20" and index % 2:
+            if specimen.startswith(HELD) and index % 2:
                 _release(laboratory, specimen, f"seen {message}")
 
 
-def _results(number: int, specimens: int) -> Iterator[tuple[str, str, str]]:
+def _results(name: str, specimens: int) -> Iterator[tuple[str, str, str]]:
     for index in range(specimens):
         for version in range(1, VERSIONS + 1):
             held = index % 4 == 3
-            specimen = f"{HELD if held else 1}{number}{index:04d}"
-            yield specimen, "0.20" if held else f"{version + 3}.50", f"2026112110{version:02d}00"
+            specimen = f"{HELD if held else 1}{name}{index:04d}"
+            yield specimen, f"0.2{version}" if held else f"{version + 3}.50", f"2026112110{version:02d}00"
 
 
 def _release(laboratory: Laboratory, specimen: str, reason: str) -> None:

@@ -15,11 +15,10 @@ from collections import Counter
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
-from functools import partial
 from pathlib import Path
 
 from labbridge.store import Reader, Store, verify
-from tests.support import Hospital, Laboratory, wait_until
+from tests.support import WORKERS, Hospital, Laboratory, wait_until
 from tests.torture import load, promises
 from tests.torture.disk import Disk, Image, boundaries
 from tests.torture.promises import Promises
@@ -122,16 +121,25 @@ class Cuts:
         if processes == 1:
             judged = [one for chunk in chunks for one in self.check(chunk)]
         else:
-            with multiprocessing.get_context("fork").Pool(processes, _ports_of_its_own) as pool:
-                judged = [one for chunk in pool.imap_unordered(self.check, chunks) for one in chunk]
+            with multiprocessing.get_context("fork").Pool(processes, _begin, (self,)) as pool:
+                judged = [one for chunk in pool.imap_unordered(_check, chunks) for one in chunk]
         for index, found, daemon in sorted(judged):
             score.add(index, found, daemon)
         score.seconds = time.monotonic() - began
         return score
 
 
-def _ports_of_its_own() -> None:
-    os.environ["PYTEST_XDIST_WORKER"] = f"gw{multiprocessing.current_process()._identity[0]}"  # type: ignore[attr-defined]
+_shared: list[Cuts] = []  # a forked worker's, so that the trace is not sent to it
+
+
+def _begin(cuts: Cuts) -> None:
+    """What a worker begins with: the trace, and ports of its own for its daemons."""
+    _shared.append(cuts)
+    os.environ["PYTEST_XDIST_WORKER"] = f"gw{os.getpid() % WORKERS}"
+
+
+def _check(indices: list[int]) -> list[tuple[int, list[str], bool]]:
+    return _shared[0].check(indices)
 
 
 def _recovered(path: Path) -> list[str]:

@@ -40,7 +40,7 @@ class Promises:
         """What counts at this position."""
         cut = [promise[: bisect_left(promise, (position,))] for promise in (self.stored, self.frames, self.sent, self.audited)]
         answered = {name: at for name, at in self.answered.items() if at < position}
-        return Promises(cut[0], cut[1], cut[2], answered, cut[3])  # type: ignore[arg-type]
+        return Promises(cut[0], cut[1], cut[2], answered, cut[3])
 
 
 def read(calls: list[Call]) -> Promises:
@@ -57,7 +57,7 @@ def read(calls: list[Call]) -> Promises:
         if begins in reader:
             reader[begins](talk, promises)
     for listed in (promises.stored, promises.frames, promises.sent, promises.audited):
-        listed.sort()  # type: ignore[attr-defined]
+        listed.sort()
     return promises
 
 
@@ -149,7 +149,7 @@ class _Judge:
 
     def _all(self, table: str) -> list[Any]:
         cursor = self.connection.cursor()
-        cursor.row_factory = sqlite3.Row  # type: ignore[assignment]
+        cursor.row_factory = sqlite3.Row
         return list(cursor.execute(f"SELECT * FROM {table} ORDER BY 1"))
 
     def _ledger(self) -> Iterator[str]:
@@ -169,7 +169,7 @@ class _Judge:
         """What was acknowledged is in the journal, with its report, its decision and its delivery."""
         reports = {row["message_id"]: row for row in self.rows["report"]}
         decided = {row["report_id"] for row in self.rows["decision"]}
-        outgoing = {row["report_id"]: row for row in self.rows["delivery"]}
+        outgoing = {row["report_id"]: row["payload"] for row in self.rows["delivery"]}
         journal: dict[bytes, Any] = {}
         for row in self.rows["message"]:
             journal.setdefault(row["body"], row)  # a repeat of it is a duplicate, without a report
@@ -179,11 +179,11 @@ class _Judge:
             elif (report := reports.get(row["id"])) is None or report["id"] not in decided:
                 yield f"acknowledged, but without report and decision: {_about(body)}"
             elif (said := _about(body))[0] != report["specimen"]:
-                yield f"{said} is filed under {report['specimen']}"
-            elif report["state"] == "released" and _about(outgoing[report["id"]]["payload"] if report["id"] in outgoing else b"") != said:
+                yield f"filed under another specimen: {said} under {report['specimen']}"
+            elif report["state"] == "released" and _about(outgoing.get(report["id"], b"")) != said:
                 yield f"acknowledged, but without its delivery: {said}"
             elif report["state"] != "released" and not said[0].startswith(HELD):
-                yield f"acknowledged, and {report['state']}: {said}"
+                yield f"acknowledged, and not released: {said} is {report['state']}"
         spool: dict[str, bytes] = defaultdict(bytes)
         for session, part in self.connection.execute("SELECT session, body FROM spool ORDER BY id"):
             spool[session] += part
@@ -204,18 +204,18 @@ class _Judge:
         for row in self.rows["delivery"]:
             lanes[row["lane"]].append(row)
             if row["state"] not in ("queued", "delivered", *_TAKEN_BACK):
-                yield f"delivery {row['id']} is in state {row['state']}"
+                yield f"unknown state: delivery {row['id']} is {row['state']}"
             if (row["state"] == "delivered") != (row["id"] in accepted):
-                yield f"delivery {row['id']} is {row['state']}, and its attempts say otherwise"
+                yield f"the state is not what the attempts say: delivery {row['id']} is {row['state']}"
             if row["state"] == "delivered" and row["control_id"] not in self.promises.answered:
-                yield f"delivery {row['id']} is settled, and the hospital had not answered"
+                yield f"settled, and the hospital had not answered: delivery {row['id']}"
         for _, control_id, payload in self.promises.sent:
             if (row := deliveries.get(control_id)) is None or row["payload"] != payload:
                 yield f"sent, but not in the store with the same bytes: {control_id}"
                 continue
             for earlier in lanes[row["lane"]]:
                 if earlier["id"] < row["id"] and earlier["state"] == "queued":
-                    yield f"delivery {row['id']} was sent, and delivery {earlier['id']} of its lane would follow it"
+                    yield f"sent, and an earlier one of its lane would follow: delivery {row['id']}, {earlier['id']}"
 
 
 def judge_arrivals(promises: Promises, got: list[tuple[str, bytes]]) -> list[str]:
