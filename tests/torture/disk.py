@@ -75,10 +75,8 @@ class Disk:
     """All files of a trace, as they are at a position that only grows."""
 
     def __init__(self, calls: list[Call]) -> None:
-        ours = [call for call in calls if call.kind in (*CHANGES, *NAMING, "open", "sync", "syncdir")]
-        by_entry = [(call.entered, False, call) for call in ours if call.kind in (*CHANGES, *NAMING)]
-        by_return = [(call.returned, True, call) for call in ours if call.kind in ("sync", "syncdir")]
-        self._events = sorted(by_entry + by_return, key=lambda event: event[0])
+        ours = [call for call in calls if call.kind in (*CHANGES, *NAMING, "sync", "syncdir")]
+        self._events = sorted((_counts(call), call) for call in ours)
         self._next = 0
         self._files: dict[int, File] = {}  # by inode; a number that is used again is a new file
         self._names: dict[str, File] = {}
@@ -87,7 +85,7 @@ class Disk:
     def advance(self, position: int) -> None:
         """Everything before this position has happened: entered, or returned in the case of an fsync."""
         while self._next < len(self._events) and self._events[self._next][0] < position:
-            self._happen(self._events[self._next][2])
+            self._happen(self._events[self._next][1])
             self._next += 1
 
     def _happen(self, call: Call) -> None:
@@ -242,12 +240,21 @@ def _any_manner(dice: random.Random) -> str:
 
 
 def boundaries(calls: list[Call]) -> list[int]:
-    """The durable boundaries: before, within and after each fsync, naming, truncation, and what is said on a socket.
+    """Before and after each durable step: an fsync, a naming, a truncation, what is said on a socket.
 
-    The writes themselves are the many points between.
+    Of positions between which nothing happens there is one. The writes themselves are the many points between.
     """
-    chosen = ("sync", "syncdir", "truncate", *NAMING, "sent")
-    found = {
-        position for call in calls if call.kind in chosen for position in (call.entered, call.entered + 1, call.returned + 1)
-    }
-    return sorted(found)
+    steps = ("sync", "syncdir", "truncate", *NAMING, "sent")
+    happen = sorted((_counts(call), call.kind in steps) for call in calls if call.kind != "open")
+    after = [(before + 1, step) for before, step in happen]  # of one event is before the next
+    first = [(happen[0][0], happen[0][1])]
+    chosen = set()
+    for (position, step), (_, following) in zip(first + after, happen, strict=False):
+        if step or following:
+            chosen.add(position)
+    return sorted(chosen)
+
+
+def _counts(call: Call) -> int:
+    """The position from which a call makes a difference: what must have ended counts from its end."""
+    return call.returned if call.kind in ("sync", "syncdir", "received") else call.entered

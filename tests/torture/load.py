@@ -37,7 +37,7 @@ class Amount(NamedTuple):
         return 2 * self.analyzers * self.specimens * VERSIONS
 
 
-WHOLE = Amount(3, 8, (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL))
+WHOLE = Amount(3, 5, (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL))
 
 
 def record(folder: Path, amount: Amount, fault: str = "") -> list[Call]:

@@ -1,7 +1,7 @@
 """The power cut: one daemon is traced under load, then its files are rebuilt as a cut at any moment may have left them.
 
 Image K of a seed is always the same for the same trace: its moment (the durable boundaries first, in a shuffled order,
-then any moment) and its dice hang on seed and K alone. Each image is opened by SQLite and judged; of every tenth the
+then in the midst of any write of any file) and its dice hang on seed and K alone. Each image is opened by SQLite and judged; of every tenth the
 store recovers and verifies itself before; on every hundredth the daemon itself starts, and the hospital must get the rest.
 """
 
@@ -11,7 +11,7 @@ import random
 import shutil
 import tempfile
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from collections.abc import Iterable, Iterator
 from contextlib import closing
 from dataclasses import dataclass, field
@@ -66,10 +66,17 @@ class Cuts:
         self.order = boundaries(calls)
         random.Random(seed).shuffle(self.order)
         self.last = calls[-1].entered
+        self.writes: dict[int, list[int]] = defaultdict(list)  # of each file, where they begin
+        for call in calls:
+            if call.kind == "write":
+                self.writes[call.subject].append(call.entered)
 
     def at(self, index: int) -> int:
         """The moment of an image: a position in the trace."""
-        return self.order[index] if index < len(self.order) else self._dice(index, "moment").randint(1, self.last)
+        if index < len(self.order):
+            return self.order[index]
+        dice = self._dice(index, "moment")
+        return dice.choice(self.writes[dice.choice(sorted(self.writes))]) + 1
 
     def _dice(self, index: int, what: str) -> random.Random:
         return random.Random(f"{self.seed} {index} {what}")

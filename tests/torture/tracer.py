@@ -85,22 +85,42 @@ class Tracer:
         self.position = 0
         self.pending: dict[int, Pending] = {}
         self.memories: dict[int, int] = {}
+        self.waiting = self.killing = self.killed = False
 
     def run(self, command: list[str]) -> int:
         """Runs the command to its end; gives its exit status."""
         child = _start(command)
-        signal.signal(signal.SIGUSR1, lambda *_: os.kill(child, signal.SIGKILL))
+        signal.signal(signal.SIGUSR1, lambda *_: self._to_kill(child))
         signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
         while True:
+            self.waiting = True
             thread, status = os.waitpid(-1, ALL_THREADS)
+            self.waiting = False
             if not os.WIFSTOPPED(status):
                 self.pending.pop(thread, None)
                 if thread == child:
                     break
                 continue
-            self._resume(thread, *self._stopped(thread, os.WSTOPSIG(status), status >> 16))
+            if self.killed:  # what stopped is dying
+                continue
+            request, number = self._stopped(thread, os.WSTOPSIG(status), status >> 16)
+            if self.killing:
+                self._kill(child)
+            self._resume(thread, request, number)
         self._tell(Call(self._next(), self._next(), "end", 0))
         return os.waitstatus_to_exitcode(status)
+
+    def _to_kill(self, child: int) -> None:
+        """The command is to be killed: now when nothing happens, else when the present stop has been dealt with."""
+        self.killing = True
+        if self.waiting:
+            self._kill(child)
+
+    def _kill(self, child: int) -> None:
+        """Kills when no traced call is under way, so that none is done and not told; one that only begins is not done."""
+        if not self.pending and not self.killed:
+            self.killed = True
+            os.kill(child, signal.SIGKILL)
 
     def _resume(self, thread: int, request: int, number: int) -> None:
         if libc.ptrace(request, thread, None, number) != 0 and ctypes.get_errno() != 3:  # ESRCH: killed meanwhile
@@ -132,6 +152,8 @@ class Tracer:
     def _entered(self, thread: int) -> bool:
         """Takes down a call that has begun; whether its return matters."""
         number, *args = struct.unpack_from("<7Q", _info(thread), 24)
+        if number not in NAMES:
+            return False
         name = NAMES[number]
         if name in PATHS:
             paths = [self._path(thread, args, index) for index in PATHS[name]]
@@ -153,8 +175,8 @@ class Tracer:
         return True
 
     def _returned(self, thread: int) -> None:
-        call = self.pending.pop(thread)
         result = struct.unpack_from("<q", _info(thread), 24)[0]
+        call = self.pending.pop(thread)
         returned = self._next()
         if result < 0:
             return
@@ -223,7 +245,7 @@ def _info(thread: int) -> bytes:
     """``struct ptrace_syscall_info``, the same on every machine."""
     buffer = ctypes.create_string_buffer(96)
     if libc.ptrace(INFO, thread, 96, ctypes.addressof(buffer)) < 0:
-        return bytes(24) + struct.pack("<q", -1) + bytes(64)  # killed meanwhile: as if the call had failed
+        return bytes(24) + struct.pack("<q", -1) + bytes(64)  # killed meanwhile: no call, or one that failed
     return buffer.raw
 
 
