@@ -1,6 +1,6 @@
 """``python -m tests.torture power``: records a trace, cuts the power, prints the score; exit status 1 when a promise broke.
 
-    --images 3000 --seed 1      the first so many images of this seed
+    --images 4000 --seed 1      the first so many images of this seed
     --planted                   every planted fault must be found
     --keep FOLDER               the trace is recorded in this folder and stays there
     --trace FOLDER              no new trace: the one in this folder; the same seed then makes the same images
@@ -25,7 +25,7 @@ PLANTED_IMAGES = 200
 
 def main(arguments: list[str]) -> int:
     parser = argparse.ArgumentParser(prog="tests.torture power", description=__doc__, formatter_class=argparse.RawTextHelpFormatter)
-    parser.add_argument("--images", type=int, default=3000)
+    parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--image", type=int)
     parser.add_argument("--keep", type=Path)

@@ -11,8 +11,8 @@ after an fsync of the file that was made, and in the order in which they were ma
 import pickle
 import random
 from collections.abc import Callable, Iterator
+from itertools import pairwise
 from pathlib import Path
-from typing import NamedTuple
 
 from tests.torture.tracer import Call
 
@@ -34,7 +34,7 @@ def load(file: Path) -> list[Call]:
         while not calls or calls[-1].kind != "end":
             try:
                 calls.append(Call(*pickle.load(stream)))
-            except EOFError:
+            except (EOFError, pickle.UnpicklingError):
                 raise TraceError("the tracer did not come to its end") from None
     if unknown := {call.name for call in calls if call.kind == "unknown"}:
         raise TraceError(f"these calls are not modelled: {sorted(unknown)}")
@@ -220,7 +220,7 @@ def _sectors(call: Call) -> list[Write]:
     """A write, cut where sectors begin."""
     cuts = range(SECTOR - call.offset % SECTOR, len(call.data), SECTOR)
     edges = [0, *cuts, len(call.data)]
-    return [(call.offset + start, call.data[start:end]) for start, end in zip(edges, edges[1:], strict=False) if start < end]
+    return [(call.offset + start, call.data[start:end]) for start, end in pairwise(edges) if start < end]
 
 
 MANNERS: dict[str, Callable[[bytearray, list[Call], random.Random], None]] = {
@@ -247,12 +247,8 @@ def boundaries(calls: list[Call]) -> list[int]:
     steps = ("sync", "syncdir", "truncate", *NAMING, "sent")
     happen = sorted((_counts(call), call.kind in steps) for call in calls if call.kind != "open")
     after = [(before + 1, step) for before, step in happen]  # of one event is before the next
-    first = [(happen[0][0], happen[0][1])]
-    chosen = set()
-    for (position, step), (_, following) in zip(first + after, happen, strict=False):
-        if step or following:
-            chosen.add(position)
-    return sorted(chosen)
+    pairs = zip([happen[0], *after], [*happen, after[-1]], strict=True)
+    return sorted({position for (position, step), (_, following) in pairs if step or following})
 
 
 def _counts(call: Call) -> int:

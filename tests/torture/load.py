@@ -109,7 +109,8 @@ def _analyzer(laboratory: Laboratory, name: str, protocol: str, specimens: int) 
                 if isinstance(client, MllpClient):
                     done = b"MSA|AA" in client.send(oru(specimen, int(message), [("6690-2^WBC^LN", value, "10*9/L")], stamp))
                 else:
-                    done = client.send([f"H|\\^&|{message}||XN-1000^00-22", *astm(specimen, [("WBC", value, "10*3/uL")], stamp)[1:]])
+                    _, *records = astm(specimen, [("WBC", value, "10*3/uL")], stamp)
+                    done = client.send([f"H|\\^&|{message}||XN-1000^00-22", *records])
                 if done:
                     break
                 time.sleep(0.05)

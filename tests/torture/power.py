@@ -1,8 +1,9 @@
 """The power cut: one daemon is traced under load, then its files are rebuilt as a cut at any moment may have left them.
 
 Image K of a seed is always the same for the same trace: its moment (the durable boundaries first, in a shuffled order,
-then in the midst of any write of any file) and its dice hang on seed and K alone. Each image is opened by SQLite and judged; of every tenth the
-store recovers and verifies itself before; on every hundredth the daemon itself starts, and the hospital must get the rest.
+then in the midst of any write of any file) and its dice hang on seed and K alone. Each image is opened by SQLite and
+judged; of every tenth the store recovers and verifies itself before; on every hundredth the daemon itself starts, and the
+hospital must get the rest.
 """
 
 import multiprocessing
@@ -54,7 +55,7 @@ class Score:
 
     def kinds(self) -> dict[str, int]:
         """How many images broke each promise."""
-        return dict(Counter(problem.partition(":")[0] for found in self.problems.values() for problem in found[:1]))
+        return dict(Counter(kind for found in self.problems.values() for kind in {one.partition(":")[0] for one in found}))
 
 
 class Cuts:
@@ -66,9 +67,10 @@ class Cuts:
         self.order = boundaries(calls)
         random.Random(seed).shuffle(self.order)
         self.last = calls[-1].entered
-        self.writes: dict[int, list[int]] = defaultdict(list)  # of each file, where they begin
+        synced = {call.subject for call in calls if call.kind == "sync"}
+        self.writes: dict[int, list[int]] = defaultdict(list)  # of each file that matters, where they begin
         for call in calls:
-            if call.kind == "write":
+            if call.kind == "write" and call.subject in synced:
                 self.writes[call.subject].append(call.entered)
 
     def at(self, index: int) -> int:

@@ -16,10 +16,9 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from labbridge.store.ledger import START, follow, leaf
-from labbridge.store.ledger import Link as LedgerLink
+from labbridge.store import ledger
 from labbridge.store.schema import FACTS
-from tests.support import ACK, END, ENQ, EOT, START as BLOCK, STX
+from tests.support import ACK, END, ENQ, EOT, START, STX
 from tests.torture.tracer import Call
 
 HELD = "9"  # specimens that begin so have a result that a person must look at
@@ -53,7 +52,7 @@ def read(calls: list[Call]) -> Promises:
     for talk in sockets.values():
         first = talk[0]
         begins = (first.kind, first.data[:1])
-        reader = {("received", BLOCK): _mllp, ("received", ENQ): _lis01, ("sent", BLOCK): _hospital, ("received", b"{"): _control}
+        reader = {("received", START): _mllp, ("received", ENQ): _lis01, ("sent", START): _hospital, ("received", b"{"): _control}
         if begins in reader:
             reader[begins](talk, promises)
     for listed in (promises.stored, promises.frames, promises.sent, promises.audited):
@@ -67,7 +66,7 @@ def _blocks(talk: list[Call], kind: str, end: bytes = END) -> Iterator[tuple[int
     for call in talk:
         if call.kind == kind:
             *blocks, buffer = (buffer + call.data).split(end)
-            yield from ((call.entered if kind == "sent" else call.returned, block.removeprefix(BLOCK)) for block in blocks)
+            yield from ((call.entered if kind == "sent" else call.returned, block.removeprefix(START)) for block in blocks)
 
 
 def _mllp(talk: list[Call], promises: Promises) -> None:
@@ -154,14 +153,14 @@ class _Judge:
 
     def _ledger(self) -> Iterator[str]:
         """Every fact is in the chain, nothing in the chain is missing."""
-        link, listed = START, set()
+        link, listed = ledger.START, set()
         for sequence, writer, at, previous, digest, facts in self.connection.execute("SELECT * FROM ledger ORDER BY sequence"):
-            follows = follow(link, writer, at, facts)
+            follows = ledger.follow(link, writer, at, facts)
             if (sequence, previous, digest) != (follows.sequence, link.hash, follows.hash):
                 yield f"ledger: entry {sequence} does not follow"
-            link = LedgerLink(sequence, digest)
+            link = ledger.Link(sequence, digest)
             listed |= {facts[start : start + 41] for start in range(0, len(facts), 41)}
-        found = {leaf(fact, row) for fact in FACTS for row in self.rows[fact.name]}
+        found = {ledger.leaf(fact, row) for fact in FACTS for row in self.rows[fact.name]}
         if found != listed:
             yield f"ledger: {len(listed - found)} facts are missing, {len(found - listed)} are in no entry"
 

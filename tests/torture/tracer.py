@@ -37,10 +37,12 @@ NUMBERS = {
     },
 }[platform.machine()]  # fmt: skip
 NAMES = {number: name for name, number in NUMBERS.items()}
-PATHS = {  # which arguments are paths; True: the one before each is the folder's descriptor
+PATHS = {  # which arguments are paths; where they are relative to a folder, its descriptor is the one before
     "open": (0,), "creat": (0,), "truncate": (0,), "unlink": (0,), "rename": (0, 1), "link": (0, 1),
     "openat": (1,), "openat2": (1,), "unlinkat": (1,), "renameat": (1, 3), "renameat2": (1, 3), "linkat": (1, 3),
 }  # fmt: skip
+RELATIVE = {"openat", "openat2", "unlinkat", "renameat", "renameat2", "linkat"}
+HERE = -100  # AT_FDCWD
 SENDS, RECEIVES = {"write", "sendto", "sendmsg"}, {"recvfrom", "recvmsg"}
 
 SEIZE, SYSCALL, CONT, INFO = 0x4206, 24, 7, 0x420E
@@ -156,7 +158,7 @@ class Tracer:
             return False
         name = NAMES[number]
         if name in PATHS:
-            paths = [self._path(thread, args, index) for index in PATHS[name]]
+            paths = [self._path(thread, args[index], args[index - 1] if name in RELATIVE else HERE) for index in PATHS[name]]
             if not any(path.startswith(self.prefix) for path in paths):
                 return False
             call = Pending(self._next(), name, tuple(args), self._inode(paths[0]), "\0".join(paths))
@@ -223,11 +225,10 @@ class Tracer:
             self.memories[thread] = os.open(f"/proc/{thread}/mem", os.O_RDONLY)
         return os.pread(self.memories[thread], size, address)
 
-    def _path(self, thread: int, args: list[int], index: int) -> str:
-        path = os.fsdecode(self._memory(thread, args[index], 4096).partition(b"\0")[0])
-        fd = ctypes.c_int(args[index - 1]).value if index else -100
-        folder = f"/proc/{thread}/cwd" if fd == -100 else f"/proc/{thread}/fd/{fd}"
-        return os.path.normpath(os.path.join(_readlink(folder), path)) if path[:1] != "/" else path
+    def _path(self, thread: int, address: int, folder: int) -> str:
+        path = os.fsdecode(self._memory(thread, address, 4096).partition(b"\0")[0])
+        fd = ctypes.c_int(folder).value
+        return os.path.normpath(os.path.join(_readlink(f"/proc/{thread}/" + ("cwd" if fd == HERE else f"fd/{fd}")), path))
 
     def _inode(self, path: str) -> int:
         try:
