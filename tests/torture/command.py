@@ -1,7 +1,8 @@
 """``python -m tests.torture power``: records a trace, cuts the power, prints the score; exit status 1 when a promise broke.
 
     --images 4000 --seed 1      the first so many images of this seed
-    --planted                   every planted fault must be found
+    --again 5                   on so many of these images the daemon works on, and the power fails a second time
+    --planted                   instead: every planted fault must be found
     --keep FOLDER               the trace is recorded in this folder and stays there
     --trace FOLDER              no new trace: the one in this folder; the same seed then makes the same images
     --image 17                  this image alone, told in detail; with --keep or --trace it is written beside the trace
@@ -15,12 +16,13 @@ import os
 import shutil
 import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 from tests.torture import launcher, load
 from tests.torture.power import Cuts, Score
 
-PLANTED_IMAGES = 200
+PLANTED_IMAGES, AGAIN_IMAGES = 200, 200
 
 
 def main(arguments: list[str]) -> int:
@@ -28,6 +30,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--images", type=int, default=4000)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--image", type=int)
+    parser.add_argument("--again", type=int, default=5)
     parser.add_argument("--keep", type=Path)
     parser.add_argument("--trace", type=Path)
     parser.add_argument("--planted", action="store_true")
@@ -45,15 +48,32 @@ def main(arguments: list[str]) -> int:
     print(f"a trace of {len(cuts.calls)} calls in {time.monotonic() - began:.0f} s")
     if options.image is not None:
         return _one(cuts, options.image, folder)
-    score = cuts.run(options.images, options.processes)
-    _print(f"seed {options.seed}", score)
+    broke = _run(cuts, f"seed {options.seed}", options.images, options.processes, folder)
+    for second in _again(cuts, options.again, folder):
+        broke += _run(Cuts(load.recorded(second), options.seed), second.name, AGAIN_IMAGES, options.processes, second)
+    if not broke and not options.keep and not options.trace:
+        shutil.rmtree(folder)
+    return 1 if broke else 0
+
+
+def _run(cuts: Cuts, what: str, images: int, processes: int, folder: Path) -> int:
+    """Judges images and tells how it went; how many broke a promise."""
+    score = cuts.run(images, processes)
+    _print(what, score)
     for index, found in list(score.problems.items())[:20]:
         print(f"  image {index}: {found[0]}" + (f" (and {len(found) - 1} more)" if len(found) > 1 else ""))
     if score.problems:
-        print(f"again: python -m tests.torture power --trace {folder} --seed {options.seed} --image {min(score.problems)}")
-    elif not options.keep and not options.trace:
-        shutil.rmtree(folder)
-    return 1 if score.problems else 0
+        print(f"again: python -m tests.torture power --trace {folder} --seed {cuts.seed} --image {min(score.problems)}")
+    return len(score.problems)
+
+
+def _again(cuts: Cuts, count: int, folder: Path) -> Iterator[Path]:
+    """Records what the daemon does on some images: each recording's folder."""
+    for index, image in cuts.images(range(count)):
+        second = folder / f"again-{index}"
+        second.mkdir()
+        load.record(second, load.AGAIN, base=image, promised=cuts.promises.before(cuts.at(index)).made())
+        yield second
 
 
 def _print(what: str, score: Score) -> None:

@@ -44,8 +44,8 @@ def load(file: Path) -> list[Call]:
 class File:
     """One file (not its name): what is certain of it, and what is not yet."""
 
-    def __init__(self) -> None:
-        self.certain = bytearray()
+    def __init__(self, content: bytes = b"") -> None:
+        self.certain = bytearray(content)
         self.loose: list[Call] = []
         self.synced = False
 
@@ -72,14 +72,14 @@ class File:
 
 
 class Disk:
-    """All files of a trace, as they are at a position that only grows."""
+    """All files of a trace, as they are at a position that only grows; ``base`` was there before it."""
 
-    def __init__(self, calls: list[Call]) -> None:
+    def __init__(self, calls: list[Call], base: Image | None = None) -> None:
         ours = [call for call in calls if call.kind in (*CHANGES, *NAMING, "sync", "syncdir")]
         self._events = sorted((_counts(call), call) for call in ours)
         self._next = 0
         self._files: dict[int, File] = {}  # by inode; a number that is used again is a new file
-        self._names: dict[str, File] = {}
+        self._names = {name: File(content) for name, content in (base or {}).items()}
         self._naming: list[tuple[Call, File | None]] = []  # not certain yet
 
     def advance(self, position: int) -> None:
@@ -102,7 +102,9 @@ class Disk:
 
     def _file(self, call: Call) -> File:
         if call.subject not in self._files:
-            raise TraceError(f"{call.name} was there before the trace began")
+            if call.name not in self._names:
+                raise TraceError(f"{call.name} was there before the trace began")
+            self._files[call.subject] = self._names[call.name]
         return self._files[call.subject]
 
     def _name(self, count: int) -> None:

@@ -1,6 +1,7 @@
 """The load that a traced daemon runs under: analyzers of both protocols, a hospital, and a person who releases what is held."""
 
 import json
+import pickle
 import signal
 import socket
 import sys
@@ -13,8 +14,8 @@ from typing import NamedTuple
 
 from tests.support import AstmClient, Hospital, Laboratory, MllpClient, astm, oru, wait_until
 from tests.torture import launcher, tracer
-from tests.torture.disk import Disk, TraceError, load
-from tests.torture.promises import HELD
+from tests.torture.disk import Disk, Image, TraceError, load
+from tests.torture.promises import HELD, Promises
 from tests.torture.tracer import Call
 
 VERSIONS = 3
@@ -30,6 +31,7 @@ class Amount(NamedTuple):
     analyzers: int = 2
     specimens: int = 8
     lives: tuple[signal.Signals, ...] = (signal.SIGKILL,)
+    first: int = 1  # no two lives of a store have the same number
 
     @property
     def messages(self) -> int:
@@ -38,16 +40,33 @@ class Amount(NamedTuple):
 
 
 WHOLE = Amount(3, 5, (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL))
+AGAIN = Amount(1, 4, first=9)
 
 
-def record(folder: Path, amount: Amount, fault: str = "") -> list[Call]:
-    """Runs a daemon, with a planted fault if one is named, under this load, and gives the trace of all its lives.
+class Recording(NamedTuple):
+    """A trace of all lives of a daemon; the files and the promises that were there before, if there were."""
 
-    What was traced stays in ``folder``. Raises TraceError when it is not what the files hold at the end.
+    calls: list[Call]
+    base: Image
+    promised: Promises
+
+    def disk(self) -> Disk:
+        """The disk at the beginning."""
+        return Disk(self.calls, self.base)
+
+
+def record(folder: Path, amount: Amount, fault: str = "", base: Image | None = None, promised: Promises | None = None) -> Recording:
+    """Runs a daemon, with a planted fault if one is named, under this load; ``base`` is the image of a store to begin with.
+
+    What was recorded stays in ``folder``. Raises TraceError when it is not what the files hold at the end.
     """
+    base = {str(folder / Path(name).name): content for name, content in (base or {}).items()}
+    for name, content in base.items():
+        Path(name).write_bytes(content)
+    (folder / "before").write_bytes(pickle.dumps((base, promised or Promises())))
     laboratory = Laboratory(folder, **OUTCOME)
     with Hospital(laboratory.his, _slowly) as hospital:
-        for life, end in enumerate(amount.lives, 1):
+        for life, end in enumerate(amount.lives, amount.first):
             before = [sys.executable, tracer.__file__, str(folder / f"trace.{life}"), str(folder / "lab.db")]
             laboratory.start(*before, *((sys.executable, launcher.__file__, fault) if fault else ()))
             assert laboratory.process is not None
@@ -56,20 +75,20 @@ def record(folder: Path, amount: Amount, fault: str = "") -> list[Call]:
             finally:
                 laboratory.process.send_signal(signal.SIGUSR1 if end == signal.SIGKILL else end)
                 laboratory.process.wait(30)
-    calls = recorded(folder)
-    for name, content in Disk(calls).everything().items():
+    recording = recorded(folder)
+    for name, content in recording.disk().everything().items():
         if Path(name).read_bytes() != content:
             raise TraceError(f"{name} is not what its trace says")
-    return calls
+    return recording
 
 
-def recorded(folder: Path) -> list[Call]:
-    """The trace that is kept in a folder: one life after the other."""
+def recorded(folder: Path) -> Recording:
+    """What is kept in a folder: one life after the other."""
     calls: list[Call] = []
     for file in sorted(folder.glob("trace.*")):
         last = calls[-1].returned if calls else 0
         calls += [call._replace(entered=call.entered + last, returned=call.returned + last) for call in load(file)]
-    return calls
+    return Recording(calls, *pickle.loads((folder / "before").read_bytes()))
 
 
 def _work(laboratory: Laboratory, hospital: Hospital, amount: Amount, life: int) -> None:

@@ -21,9 +21,9 @@ from pathlib import Path
 from labbridge.store import Reader, Store, verify
 from tests.support import WORKERS, Hospital, Laboratory, wait_until
 from tests.torture import load, promises
-from tests.torture.disk import Disk, Image, boundaries
+from tests.torture.disk import Image, boundaries
+from tests.torture.load import Recording
 from tests.torture.promises import Promises
-from tests.torture.tracer import Call
 
 STORES, DAEMONS = 10, 100  # one in so many images
 CHUNK = 50
@@ -59,11 +59,12 @@ class Score:
 
 
 class Cuts:
-    """The images of one trace and one seed."""
+    """The images of one recording and one seed."""
 
-    def __init__(self, calls: list[Call], seed: int, daemons: bool = True) -> None:
-        self.calls, self.seed, self.daemons = calls, seed, daemons
-        self.promises = promises.read(calls)
+    def __init__(self, recording: Recording, seed: int, daemons: bool = True) -> None:
+        self.recording, self.seed, self.daemons = recording, seed, daemons
+        self.calls = calls = recording.calls
+        self.promises = promises.read(calls, recording.promised)
         self.order = boundaries(calls)
         random.Random(seed).shuffle(self.order)
         self.last = calls[-1].entered
@@ -85,7 +86,7 @@ class Cuts:
 
     def images(self, indices: Iterable[int]) -> Iterator[tuple[int, Image]]:
         """The images of these numbers, in the order of their moments."""
-        disk = Disk(self.calls)
+        disk = self.recording.disk()
         for index in sorted(indices, key=self.at):
             disk.advance(self.at(index))
             yield index, disk.image(self._dice(index, "image"))

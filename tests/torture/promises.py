@@ -35,6 +35,12 @@ class Promises:
     answered: dict[str, int] = field(default_factory=dict)  # MSH-10: when the daemon had read AA
     audited: list[tuple[int, str]] = field(default_factory=list)  # reasons of commands that were told to be done
 
+    def made(self) -> "Promises":
+        """All of them, as promises of long ago."""
+        stored, frames = [(0, body) for _, body in self.stored], [(0, text) for _, text in self.frames]
+        sent, audited = [(0, control_id, message) for _, control_id, message in self.sent], [(0, why) for _, why in self.audited]
+        return Promises(stored, frames, sent, dict.fromkeys(self.answered, 0), audited)
+
     def before(self, position: int) -> "Promises":
         """What counts at this position."""
         cut = [promise[: bisect_left(promise, (position,))] for promise in (self.stored, self.frames, self.sent, self.audited)]
@@ -42,9 +48,10 @@ class Promises:
         return Promises(cut[0], cut[1], cut[2], answered, cut[3])
 
 
-def read(calls: list[Call]) -> Promises:
-    """The promises of a trace."""
-    promises = Promises()
+def read(calls: list[Call], before: Promises) -> Promises:
+    """The promises of a trace, after those that had been made when it began."""
+    promises = Promises(*(list(made) for made in (before.stored, before.frames, before.sent)), {}, list(before.audited))
+    promises.answered |= before.answered
     sockets: dict[int, list[Call]] = defaultdict(list)
     for call in sorted(calls):
         if call.kind in ("sent", "received"):

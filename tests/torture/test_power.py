@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture import load, tracer
+from tests.torture import disk, load, tracer
 from tests.torture.disk import MANNERS, SECTOR, Disk, TraceError, boundaries
 from tests.torture.load import Amount
 from tests.torture.power import Cuts
@@ -79,14 +79,14 @@ _UNKNOWN = {
 }
 
 
-def _trace(folder: Path, code: str, *arguments: str) -> list[Call]:
-    command = [sys.executable, tracer.__file__, str(folder / "trace.1"), str(folder / "file"), sys.executable, "-c", code]
+def _trace(folder: Path, code: str, *arguments: str) -> Disk:
+    command = [sys.executable, tracer.__file__, str(folder / "trace"), str(folder / "file"), sys.executable, "-c", code]
     subprocess.run([*command, *arguments], check=True, timeout=60)
-    return load.recorded(folder)
+    return Disk(disk.load(folder / "trace"))
 
 
 def test_the_trace_of_many_threads_is_what_the_files_hold(tmp_path: Path) -> None:
-    held = Disk(_trace(tmp_path, _THREADS, str(tmp_path / "file"))).everything()
+    held = _trace(tmp_path, _THREADS, str(tmp_path / "file")).everything()
     assert sorted(Path(name).name for name in held) == ["file.3", "file.9", "gone"]
     assert {name: Path(name).read_bytes() for name in held} == held
 
@@ -94,15 +94,15 @@ def test_the_trace_of_many_threads_is_what_the_files_hold(tmp_path: Path) -> Non
 @pytest.mark.parametrize("way", _UNKNOWN)
 def test_a_way_of_writing_that_is_not_modelled_is_told(way: str, tmp_path: Path) -> None:
     with pytest.raises(TraceError, match=rf"not modelled.*'{way} "):
-        Disk(_trace(tmp_path, _UNKNOWN[way].replace("NAME", repr(str(tmp_path / "file"))))).everything()
+        _trace(tmp_path, _UNKNOWN[way].replace("NAME", repr(str(tmp_path / "file"))))
 
 
 def test_a_trace_that_breaks_off_is_told(tmp_path: Path) -> None:
-    _trace(tmp_path, "pass")
-    trace = tmp_path / "trace.1"
+    _trace(tmp_path, f"open({str(tmp_path / 'file')!r}, 'wb')")
+    trace = tmp_path / "trace"
     trace.write_bytes(trace.read_bytes()[:-3])
     with pytest.raises(TraceError, match="did not come to its end"):
-        load.recorded(tmp_path)
+        disk.load(trace)
 
 
 # -- the disk ----------------------------------------------------------------------------------------------------------
@@ -116,9 +116,9 @@ def _calls(*steps: tuple[str, int, bytes], name: str = "/d/a") -> list[Call]:
 
 def _found(calls: list[Call], position: int = 1000, manner: str = "") -> set[bytes | None]:
     """Everything that many throws of dice make of /d/a; None where it is not there."""
-    disk = Disk(calls)
-    disk.advance(position)
-    return {disk.image(random.Random(seed), manner).get("/d/a") for seed in range(400)}
+    drive = Disk(calls)
+    drive.advance(position)
+    return {drive.image(random.Random(seed), manner).get("/d/a") for seed in range(400)}
 
 
 MADE = (("create", 0, b""), ("syncdir", 0, b""))
@@ -154,9 +154,9 @@ def test_a_name_is_certain_after_the_folders_fsync() -> None:
 
 
 def test_a_journaling_file_system_keeps_the_name_of_what_was_synced() -> None:
-    disk = Disk(_calls(("create", 0, b""), ("write", 0, A), ("sync", 0, b"")))
-    disk.advance(1000)
-    assert sum("/d/a" in disk.image(random.Random(seed)) for seed in range(400)) > 250, "always by one rule, at times by the other"
+    drive = Disk(_calls(("create", 0, b""), ("write", 0, A), ("sync", 0, b"")))
+    drive.advance(1000)
+    assert sum("/d/a" in drive.image(random.Random(seed)) for seed in range(400)) > 250, "always by one rule, at times by the other"
 
 
 def test_boundaries_are_before_and_after_each_durable_step() -> None:
