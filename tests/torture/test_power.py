@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.torture import disk, load, tracer
+from tests.torture import disk, load, promises, tracer
 from tests.torture.disk import MANNERS, SECTOR, Disk, TraceError, boundaries
 from tests.torture.load import Amount
 from tests.torture.power import Cuts
@@ -44,11 +44,44 @@ def test_a_power_cut_takes_back_nothing_that_was_promised(tmp_path: Path) -> Non
     assert list(again.images([17])) == list(cuts.images([17])), "an image is made again from its trace, seed and number"
 
 
+def test_a_second_power_cut_takes_back_nothing_either(tmp_path: Path) -> None:
+    """The daemon works on what the first cut left, and the power fails again."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    first.mkdir()
+    second.mkdir()
+    cuts = Cuts(load.record(first, Amount(1, 3)), seed=2)
+    [(index, image)] = cuts.images([20])
+    promised = cuts.promises.before(cuts.at(index)).made()
+    assert promised.stored
+    again = Cuts(load.record(second, Amount(1, 2, first=2), base=image, promised=promised), seed=2)
+    assert set(again.promises.stored) > set(promised.stored)
+    assert again.run(40).problems == {}
+
+
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_planted_fault_is_found(fault: str, tmp_path: Path) -> None:
     """The same harness, and a daemon with one mistake in it."""
     score = Cuts(load.record(tmp_path, Amount(1, 4), fault), seed=1, daemons=False).run(80)
     assert BROKEN[fault] in score.kinds()
+
+
+def test_what_arrives_after_a_power_cut_is_held_against_what_was_promised() -> None:
+    def ordered(specimen: str, value: str, control_id: str) -> tuple[str, bytes]:
+        return control_id, f"MSH|^~\\&|||||||ORU|{control_id}\rOBR|1||{specimen}|\rOBX|1|NM|WBC||{value}|\r".encode()
+
+    one, two, three = ordered("11", "4.50", "A"), ordered("11", "5.50", "B"), ordered("12", "4.50", "C")
+    stored = [(1, message) for _, message in (one, two, three)]
+    promised = promises.Promises(stored=stored, sent=[(2, *one), (3, *three)], answered={"C": 4})
+    assert promises.judge_arrivals(promised, [one, two]) == []
+    assert promises.judge_arrivals(promised, [one, two, three]) == [], "an answer may be lost: a repeat is no fault"
+    assert [one.partition(":")[0] for one in promises.judge_arrivals(promised, [two])] == [
+        "acknowledged before the power cut, never delivered",
+        "sent before the power cut, and not again",
+    ]
+    assert promises.judge_arrivals(promised, [two, one]) == ["out of order: 11 ['5.50', '4.50']"]
+    assert promises.judge_arrivals(promised, [(one[0], one[1] + b"Z"), two]) == ["sent again with other bytes: A"]
+    twice = promises.judge_arrivals(promised, [one, two, ordered("12", "4.50", "D")])
+    assert twice == ["delivered twice under different ids: ('12', '4.50')"]
 
 
 # -- the tracer --------------------------------------------------------------------------------------------------------
