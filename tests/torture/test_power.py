@@ -60,9 +60,10 @@ def test_a_second_power_cut_takes_back_nothing_either(tmp_path: Path) -> None:
 
 @pytest.mark.parametrize("fault", BROKEN)
 def test_a_planted_fault_is_found(fault: str, tmp_path: Path) -> None:
-    """The same harness, and a daemon with one mistake in it."""
-    score = Cuts(load.record(tmp_path, Amount(1, 4), fault), seed=1, daemons=False).run(80)
-    assert BROKEN[fault] in score.kinds()
+    """The same harness, and a daemon with one mistake in it: some images are enough for most, 400 for each."""
+    cuts = Cuts(load.record(tmp_path, Amount(1, 4), fault), seed=1, daemons=False)
+    judged = (found for start in range(0, 400, 40) for _, found, _ in cuts.check(range(start, start + 40)))
+    assert any(problem.startswith(BROKEN[fault]) for found in judged for problem in found)
 
 
 def test_what_arrives_after_a_power_cut_is_held_against_what_was_promised() -> None:

@@ -43,12 +43,13 @@ PATHS = {  # which arguments are paths; where they are relative to a folder, its
 }  # fmt: skip
 RELATIVE = {"openat", "openat2", "unlinkat", "renameat", "renameat2", "linkat"}
 HERE = -100  # AT_FDCWD
+DESCRIPTOR = {"mmap": 4, "copy_file_range": 2}  # which argument is the file that is written; else the first
 SENDS, RECEIVES = {"write", "sendto", "sendmsg"}, {"recvfrom", "recvmsg"}
 
 SEIZE, SYSCALL, CONT, INFO = 0x4206, 24, 7, 0x420E
 # TRACESYSGOOD, FORK, VFORK, CLONE, EXEC, SECCOMP, EXITKILL
 OPTIONS = 0x1 | 0x2 | 0x4 | 0x8 | 0x10 | 0x80 | 0x100000
-EVENT_EXEC, EVENT_SECCOMP, EVENT_STOP = 4, 7, 128
+EVENT_EXEC, EVENT_SECCOMP = 4, 7
 ALL_THREADS = 0x40000000  # __WALL
 
 libc = ctypes.CDLL(None, use_errno=True)
@@ -163,7 +164,7 @@ class Tracer:
                 return False
             call = Pending(self._next(), name, tuple(args), self._inode(paths[0]), "\0".join(paths))
         else:
-            fd = ctypes.c_int(args[4 if name == "mmap" else 0]).value
+            fd = ctypes.c_int(args[DESCRIPTOR.get(name, 0)]).value
             place = _readlink(f"/proc/{thread}/fd/{fd}") if fd >= 0 else ""
             ours = place.startswith(self.prefix) or (place == self.folder and name in ("fsync", "fdatasync"))
             if name == "io_uring_setup" or (ours and name == "mmap" and not _maps_for_writing(args, place)):
