@@ -125,12 +125,15 @@ def _field(message: bytes, segment: bytes, number: int) -> str:
 
 def judge(store: Path, promises: Promises) -> list[str]:
     """What the image of a store at this path does not keep, in words; opens it as SQLite does after a crash."""
+    found: list[str] = []
     try:
         with closing(sqlite3.connect(store)) as connection:
             connection.execute("PRAGMA synchronous=OFF")  # of this check's own checkpoint
-            return list(_Judge(connection, promises).problems())
-    except sqlite3.Error as error:
-        return [f"the image cannot be opened: {error}"]
+            for problem in _Judge(connection, promises).problems():
+                found.append(problem)
+    except Exception as error:  # damaged rows may be anything
+        found.append(f"the image cannot be read: {type(error).__name__}: {error}")
+    return found
 
 
 class _Judge:

@@ -139,9 +139,7 @@ class Tracer:
             return CONT, 0
         if event == EVENT_EXEC:
             self.memories.clear()
-        if event:
-            return CONT, 0
-        return (SYSCALL if thread in self.pending else CONT), number
+        return (SYSCALL if thread in self.pending else CONT), 0 if event else number
 
     def _next(self) -> int:
         self.position += 1
@@ -167,11 +165,12 @@ class Tracer:
             fd = ctypes.c_int(args[DESCRIPTOR.get(name, 0)]).value
             place = _readlink(f"/proc/{thread}/fd/{fd}") if fd >= 0 else ""
             ours = place.startswith(self.prefix) or (place == self.folder and name in ("fsync", "fdatasync"))
-            if name == "io_uring_setup" or (ours and name == "mmap" and not _maps_for_writing(args, place)):
-                ours = name == "io_uring_setup"
-            if not ours and not (place.startswith("socket:") and name in SENDS | RECEIVES | {"writev"}):
+            if name == "mmap":
+                ours = ours and _maps_for_writing(args, place)
+            talks = place.startswith("socket:") and name in SENDS | RECEIVES | {"writev"}
+            if not (ours or talks or name == "io_uring_setup"):
                 return False
-            subject = int(place[8:-1]) if place.startswith("socket:") else self._inode(f"/proc/{thread}/fd/{fd}")
+            subject = int(place[8:-1]) if talks else self._inode(f"/proc/{thread}/fd/{fd}")
             data = self._buffer(thread, name, args) if name in SENDS | {"pwrite64"} else b""
             call = Pending(self._next(), name, tuple(args), subject, place, data)
         self.pending[thread] = call
