@@ -94,7 +94,7 @@ class Disk:
         if call.kind in NAMING:
             self._naming.append((call, self._files.get(call.subject)))
         elif call.kind == "syncdir":
-            self._name(len(self._naming))
+            self._name(sum(named.returned < call.entered for named, _ in self._naming))
         elif call.kind == "sync":
             self._file(call).sync(call)
         else:

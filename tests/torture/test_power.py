@@ -3,9 +3,12 @@
 Each planted fault shows that a broken promise is seen; the tests of the disk's model show that it invents and forgets nothing.
 """
 
+import dataclasses
 import random
+import sqlite3
 import subprocess
 import sys
+from contextlib import closing
 from pathlib import Path
 
 import pytest
@@ -15,6 +18,8 @@ from tests.torture.disk import MANNERS, SECTOR, Disk, TraceError, boundaries
 from tests.torture.load import Amount
 from tests.torture.power import Cuts
 from tests.torture.tracer import Call
+
+AMOUNT = Amount()
 
 # Which promise each fault of the launcher breaks.
 BROKEN = {
@@ -29,33 +34,75 @@ BROKEN = {
 }
 
 
-def test_a_power_cut_takes_back_nothing_that_was_promised(tmp_path: Path) -> None:
-    """One trace, images at its durable boundaries; the daemon itself starts on one of them."""
-    amount = Amount()
-    cuts = Cuts(load.record(tmp_path, amount), seed=1)
-    assert len(cuts.promises.stored) == amount.messages
-    assert len(cuts.promises.frames) == amount.messages / 2 * 4, "of each ASTM message, those before its last"
-    assert len(cuts.promises.sent) > amount.messages / 2
+# What is done to a store, and what the judge says of it.
+TAMPERED = {
+    "UPDATE message SET body = x'00' WHERE id = 9": "acknowledged, but not in the journal",
+    "DELETE FROM decision WHERE id = 1": "acknowledged, but without report and decision",
+    "DELETE FROM delivery WHERE id = 1": "acknowledged, but without its delivery",
+    "UPDATE report SET specimen = '1' WHERE id = 1": "filed under another specimen",
+    "UPDATE report SET state = 'held' WHERE id = 1": "acknowledged, and not released",
+    "DELETE FROM audit": "a command was told to be done, and is not in the audit trail",
+    "DELETE FROM message": "a frame was acknowledged, and is nowhere",
+    "UPDATE delivery SET state = 'gone' WHERE id = 1": "unknown state",
+    "UPDATE delivery SET state = 'queued' WHERE id = 1": "the state is not what the attempts say",
+    "UPDATE delivery SET state = 'queued'": "sent, and an earlier one of its lane would follow",
+    "UPDATE delivery SET payload = x'00' WHERE id = 1": "sent, but not in the store with the same bytes",
+    "UPDATE ledger SET at = at + 1 WHERE sequence = 3": "ledger",
+    "DELETE FROM attempt WHERE id = 3": "ledger",
+    "PRAGMA writable_schema = ON; DELETE FROM sqlite_schema WHERE name = 'report_key'": "integrity_check",
+    "DROP TABLE attempt": "the image cannot be read",
+}
+
+
+@pytest.fixture(scope="module")
+def cuts(tmp_path_factory: pytest.TempPathFactory) -> Cuts:
+    """One trace of a sound daemon."""
+    return Cuts(load.record(tmp_path_factory.mktemp("lab"), AMOUNT), seed=1)
+
+
+def _put(image: disk.Image, folder: Path) -> Path:
+    for name, content in image.items():
+        (folder / Path(name).name).write_bytes(content)
+    return folder / "lab.db"
+
+
+def test_a_power_cut_takes_back_nothing_that_was_promised(cuts: Cuts) -> None:
+    """Images at the durable boundaries; the daemon itself starts on one of them."""
+    assert len(cuts.promises.stored) == AMOUNT.messages
+    assert len(cuts.promises.frames) == AMOUNT.messages / 2 * 4, "of each ASTM message, those before its last"
+    assert len(cuts.promises.sent) > AMOUNT.messages / 2
     assert cuts.promises.audited
     score = cuts.run(80)
     assert score.problems == {}
     assert (score.images, score.boundaries, score.stores, score.daemons) == (80, 80, 8, 1)
-    again = Cuts(load.recorded(tmp_path), seed=1)
+    again = Cuts(cuts.recording, seed=1)
     assert list(again.images([17])) == list(cuts.images([17])), "an image is made again from its trace, seed and number"
 
 
-def test_a_second_power_cut_takes_back_nothing_either(tmp_path: Path) -> None:
+def test_a_second_power_cut_takes_back_nothing_either(cuts: Cuts, tmp_path: Path) -> None:
     """The daemon works on what the first cut left, and the power fails again."""
-    first, second = tmp_path / "first", tmp_path / "second"
-    first.mkdir()
-    second.mkdir()
-    cuts = Cuts(load.record(first, Amount(1, 3)), seed=2)
     [(index, image)] = cuts.images([20])
     promised = cuts.promises.before(cuts.at(index)).made()
     assert promised.stored
-    again = Cuts(load.record(second, Amount(1, 2, first=2), base=image, promised=promised), seed=2)
+    again = Cuts(load.record(tmp_path, Amount(1, 2, first=2), base=image, promised=promised), seed=2)
     assert set(again.promises.stored) > set(promised.stored)
     assert again.run(40).problems == {}
+
+
+@pytest.mark.parametrize("change", TAMPERED)
+def test_whatever_is_wrong_with_a_store_is_told(change: str, cuts: Cuts, tmp_path: Path) -> None:
+    store = _put(cuts.recording.disk().everything(), tmp_path)
+    assert promises.judge(store, cuts.promises) == []
+    with closing(sqlite3.connect(store)) as connection:
+        connection.executescript(change)
+    assert TAMPERED[change] in {problem.partition(":")[0] for problem in promises.judge(store, cuts.promises)}
+
+
+def test_what_is_settled_must_have_been_answered(cuts: Cuts, tmp_path: Path) -> None:
+    store = _put(cuts.recording.disk().everything(), tmp_path)
+    unanswered = dataclasses.replace(cuts.promises, answered={})
+    assert {one.partition(":")[0] for one in promises.judge(store, unanswered)} == {"settled, and the hospital had not answered"}
+    assert promises.judge(tmp_path / "none", cuts.promises) == ["the store is empty"]
 
 
 @pytest.mark.parametrize("fault", BROKEN)
