@@ -68,13 +68,13 @@ def record(folder: Path, amount: Amount, fault: str = "", base: Image | None = N
     with Hospital(laboratory.his, _slowly) as hospital:
         for life, end in enumerate(amount.lives, amount.first):
             before = [sys.executable, tracer.__file__, str(folder / f"trace.{life}"), str(folder / "lab.db")]
-            laboratory.start(*before, *((sys.executable, launcher.__file__, fault) if fault else ()))
-            assert laboratory.process is not None
             try:
+                laboratory.start(*before, *((sys.executable, launcher.__file__, fault) if fault else ()))
                 _work(laboratory, hospital, amount, life)
+                laboratory.signal(signal.SIGUSR1 if end == signal.SIGKILL else end)
+                wait_until(lambda: laboratory.process.poll() is not None, 30, "the traced daemon ends")
             finally:
-                laboratory.process.send_signal(signal.SIGUSR1 if end == signal.SIGKILL else end)
-                laboratory.process.wait(30)
+                laboratory.kill()  # the tracer, and with it whatever still runs
     recording = recorded(folder)
     for name, content in recording.disk().everything().items():
         if Path(name).read_bytes() != content:
