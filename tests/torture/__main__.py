@@ -1,4 +1,7 @@
-"""``python -m tests.torture --rounds 100 --seed 1``: prints the score; exit status 1 when a promise broke."""
+"""``python -m tests.torture --rounds 100 --seed 1``: prints the score; exit status 1 when a promise broke.
+
+``python -m tests.torture power --images 3000 --seed 1``: the same of power cuts.
+"""
 
 import argparse
 import statistics
@@ -6,10 +9,13 @@ import sys
 import tempfile
 from pathlib import Path
 
+from tests.torture import command
 from tests.torture.harness import torture
 
 
 def main() -> int:
+    if sys.argv[1:2] == ["power"]:
+        return command.main(sys.argv[2:])
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--rounds", type=int, default=100)
     parser.add_argument("--seed", type=int, default=0)
