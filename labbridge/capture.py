@@ -1,6 +1,6 @@
 """Messages out of a captured file: framed as on the wire (MLLP, LIS01) or bare, one or several."""
 
-from labbridge.wire.events import Answer, Event, Received, Write
+from labbridge.wire.events import Answer, Event, Part, Received, Write
 from labbridge.wire.lis01 import Lis01Link, Lis01Settings
 from labbridge.wire.mllp import MllpLink, MllpSettings
 
@@ -26,10 +26,15 @@ def messages(data: bytes, framing: str) -> tuple[list[bytes], list[str]]:
 
 def _mllp(data: bytes) -> list[bytes]:
     link = MllpLink(MllpSettings(answer_time=None, max_message=len(data)))
-    found = [event.payload for event in link.receive(data, 0.0) if isinstance(event, Received)]
+    found = _blocks(link.receive(data, 0.0))
     if data.count(SB) > len(found):  # a last block without its end
-        found += [event.payload for event in link.receive(b"\x1c\x0d", 0.0) if isinstance(event, Received)]
+        found += _blocks(link.receive(EB_CR, 0.0))
     return found
+
+
+def _blocks(events: list[Event]) -> list[bytes]:
+    """Whole blocks, and those that broke off: a person who looks at a capture wants to see them too."""
+    return [event.payload if isinstance(event, Received) else event.data for event in events if isinstance(event, Received | Part)]
 
 
 def _oddities(data: bytes) -> list[str]:
