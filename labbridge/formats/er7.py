@@ -6,7 +6,7 @@ on bytes, before any character set is known, and takes batches apart.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
 from typing import NamedTuple
@@ -135,6 +135,12 @@ def escape(text: str, delimiters: Delimiters = DEFAULT) -> str:
     """
     special, sequences = _escapes(delimiters)
     return special.sub(lambda match: sequences.get(match[0], match[0]), text) if special.search(text) else text
+
+
+def escaped(*texts: str) -> Sequence[str]:
+    """Several texts escaped for the usual delimiters; looked at together, since nearly none has anything to escape."""
+    special, _ = _escapes(DEFAULT)
+    return [escape(text) for text in texts] if special.search("".join(texts)) else texts
 
 
 def unescape(text: str, delimiters: Delimiters = DEFAULT, decode: Callable[[bytes], str] = bytes.decode) -> str:
