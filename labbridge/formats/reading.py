@@ -26,6 +26,7 @@ SPECIMEN_CONFLICT = Reason("specimen-conflict")
 _NO_SPECIMEN = Reason("no-specimen")
 _PATIENT_CONFLICT = Reason("patient-conflict")
 _REMEMBERED, _LONGEST = 8192, 300  # records, and the characters of one
+_CUT = "\r"  # ends every record, so that none has it
 _SEXES = {"M": "M", "F": "F", "MALE": "M", "FEMALE": "F", "男": "M", "女": "F"}
 _IDENTITY = ("id", "family", "given", "birth", "sex")
 
@@ -140,7 +141,9 @@ class ResultReader:
         self._pick = itemgetter(*(field for _, field in self._inner))
         times = [] if self._others or places["value"] & places["measured"] else places["measured"]
         self._times = [field for segment, field in times if segment == record]
-        self._seen: dict[tuple[str, str, tuple[str, ...]], tuple[Result, int]] = {}
+        self._stands = _all_of([field for segment, field in sorted(places["measured"]) if segment == record])
+        self._seen: dict[tuple[str, ...], dict[str, Result]] = {}  # by what stands around a record, and the record but for its time
+        self._kept = 0
         self._known = Memo(self._work_out)
         self._understood = Memo(classifier(profile.values))
         self._records = Records(section, rules, self.fields, self._understood.__getitem__)
@@ -175,31 +178,29 @@ class ResultReader:
 
     def read(self, scope: Scope, clock: Clock, items: Sequence[Item]) -> list[Result]:
         """The results of an order, one of each record."""
-        seen, others = self._seen, self._others
         around = tuple([scope[segment][field] for segment, field in self._outer])
-        time, written, measured, at, bad = 0, "", "", None, False
+        seen = self._seen.setdefault(around, {})
+        stood: object = None  # what the record before said of its time: nearly always what this one says
+        written, measured, at, bad = "", "", None, False
         results = []
         for line, notes in items:
-            known, place = None, 0
-            if time:  # the record before has one: nearly always this one's too
-                before, _, behind = line.partition(written)
-                known, place = seen.get((before, behind, around), (None, 0))
-            if known is None or place != time:
+            known = seen.get(line.replace(written, _CUT)) if written else None
+            if known is None or notes:
                 scope[self.record] = fields = self.fields(line)
+                stands = self._stands(fields)
+                if stands != stood:
+                    stood, measured = stands, self._measured(scope)
+                    at, bad = clock[measured]
+                    times = [] if bad else [fields[field] for field in self._times if fields[field]]
+                    written = times[0] if len(times) == 1 else ""
                 known = self._read(scope, around)
-                measured = self._measured(scope)
-                at, bad = clock[measured]
-                times = [field for field in self._times if fields[field]]
-                time, written = (times[0], fields[times[0]]) if len(times) == 1 else (0, "")
-                if time:
-                    self._remember(known, line, time, written, around)
-            result = replace(known, measured=measured, measured_at=at)
-            if others:
-                result = replace(result, **{word: find(scope) for word, find in others.items()})
-            if notes or bad or result.comments or result.alarms or not result.code:
-                scope[self.record] = self.fields(line)
-                result = self._finish(result, bad, scope, notes)
-            results.append(result)
+                if self._others:
+                    known = replace(known, **{word: find(scope) for word, find in self._others.items()})
+                if notes or bad or known.comments or known.alarms or not known.code:
+                    known = self._finish(known, bad, scope, notes)
+                if written and not notes:
+                    self._remember(seen, known, line, written)
+            results.append(replace(known, measured=measured, measured_at=at))
         return results
 
     def fields(self, line: str) -> Fields:
@@ -218,14 +219,24 @@ class ResultReader:
                 value = NULL  # not what a field says that was left empty
         return replace(known, value=value, kind=kind, number=number, comparator=comparator)
 
-    def _remember(self, result: Result, line: str, time: int, written: str, around: tuple[str, ...]) -> None:
-        """Keeps what was made of a record by what stands before and behind its time, which is the whole of a field."""
-        before, _, behind = line.partition(written)
+    def _remember(self, seen: dict[str, Result], result: Result, line: str, written: str) -> None:
+        """Keeps what was made of a record, found by the record with a mark in place of its time, the whole of a field.
+
+        No record has the mark: one that becomes the same text has the same, and its own time in the same place.
+        """
+        key = line.replace(written, _CUT)
+        before, _, behind = key.partition(_CUT)
         bar = self._delimiters.field
-        if before.count(bar) == time and before[-1] == bar and behind[:1] in (bar, "") and len(line) <= _LONGEST:
-            if len(self._seen) >= _REMEMBERED:
-                self._seen.clear()
-            self._seen[before, behind, around] = result, time
+        if before.count(bar) in self._times and before[-1] == bar and behind[:1] in (bar, "") and len(key) <= _LONGEST:
+            if _CUT in behind or _CUT in line:
+                return
+            self._kept += 1
+            if self._kept > _REMEMBERED:
+                for each in self._seen.values():
+                    each.clear()
+                self._seen = {around: each for around, each in self._seen.items() if each is seen}
+                self._kept = 1
+            seen[key] = result
 
     def _finish(self, result: Result, bad_time: bool, scope: Scope, notes: Sequence[Fields]) -> Result:
         """Adds what the notes say (one that tells an alarm is no comment), and what is wrong with the result."""
@@ -243,6 +254,11 @@ class ResultReader:
             comments=tuple(comments),
             problems=(*([] if result.code else [NO_CODE]), *([BAD_TIME] if bad_time else [])),
         )
+
+
+def _all_of(places: Sequence[int]) -> Callable[[Fields], object]:
+    """What gives the fields at these places."""
+    return itemgetter(*places) if places else lambda fields: ()
 
 
 def padded(fields: Fields, width: int) -> Fields:
