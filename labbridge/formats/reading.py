@@ -16,7 +16,7 @@ from msgspec.structs import asdict, replace
 
 from labbridge.formats.records import BAD_TIME, NO_CODE, Item, Records
 from labbridge.formats.rules import Fields, Rules, Scope
-from labbridge.formats.values import NULL, TYPED, Clock, Memo, birth_date, classifier, clock_for
+from labbridge.formats.values import NULL, TYPED, Clock, Memo, Understood, birth_date, classifier, clock_for
 from labbridge.language import Rule
 from labbridge.model import Patient, Query, Reading, Reason, Report, Result, Role, Specimen
 from labbridge.profiles import LISTS, RESULT, Profile, Section, Shape
@@ -27,6 +27,7 @@ _NO_SPECIMEN = Reason("no-specimen")
 _PATIENT_CONFLICT = Reason("patient-conflict")
 _REMEMBERED, _LONGEST = 8192, 300  # records, and the characters of one
 _CUT = "\r"  # ends every record, so that none has it
+_NONE: dict[str, Result] = {}
 _SEXES = {"M": "M", "F": "F", "MALE": "M", "FEMALE": "F", "男": "M", "女": "F"}
 _IDENTITY = ("id", "family", "given", "birth", "sex")
 
@@ -142,10 +143,15 @@ class ResultReader:
         times = [] if self._others or places["value"] & places["measured"] else places["measured"]
         self._times = [field for segment, field in times if segment == record]
         self._stands = _all_of([field for segment, field in sorted(places["measured"]) if segment == record])
-        self._seen: dict[tuple[str, ...], dict[str, Result]] = {}  # by what stands around a record, and the record but for its time
+        # By the place of the time and what stands around a record; then by the record, but for its time.
+        self._seen: dict[tuple[str | int, ...], dict[str, Result]] = {}
         self._kept = 0
         self._known = Memo(self._work_out)
         self._understood = Memo(classifier(profile.values))
+        # Where one field of the record has the value, whatever else it says, what that means is remembered at once.
+        alone = own["value"][0].paths if len(own["value"]) == 1 and not own["value"][0].when else []
+        self._field = alone[0].field if len(alone) == 1 and alone[0].segment == record else 0
+        self._told = Memo(self._tell)
         self._records = Records(section, rules, self.fields, self._understood.__getitem__)
         self._find_alarms, self._find_comments = (
             rules.texts(_of_notes(section.get(word, ()), note, True)) for word in ("alarms", "comments")
@@ -179,8 +185,7 @@ class ResultReader:
     def read(self, scope: Scope, clock: Clock, items: Sequence[Item]) -> list[Result]:
         """The results of an order, one of each record."""
         around = tuple([scope[segment][field] for segment, field in self._outer])
-        seen = self._seen.setdefault(around, {})
-        stood: object = None  # what the record before said of its time: nearly always what this one says
+        seen, stood = _NONE, None  # what the record before said of its time: nearly always what this one says
         written, measured, at, bad = "", "", None, False
         results = []
         for line, notes in items:
@@ -191,15 +196,16 @@ class ResultReader:
                 if stands != stood:
                     stood, measured = stands, self._measured(scope)
                     at, bad = clock[measured]
-                    times = [] if bad else [fields[field] for field in self._times if fields[field]]
-                    written = times[0] if len(times) == 1 else ""
+                    times = [field for field in self._times if fields[field]]
+                    written = fields[times[0]] if len(times) == 1 and not bad else ""
+                    seen = self._seen.setdefault((*times, *around), {}) if written else _NONE
                 known = self._read(scope, around)
                 if self._others:
                     known = replace(known, **{word: find(scope) for word, find in self._others.items()})
                 if notes or bad or known.comments or known.alarms or not known.code:
                     known = self._finish(known, bad, scope, notes)
                 if written and not notes:
-                    self._remember(seen, known, line, written)
+                    self._remember(seen, known, line.replace(written, _CUT))
             results.append(replace(known, measured=measured, measured_at=at))
         return results
 
@@ -213,29 +219,33 @@ class ResultReader:
         known, typed = self._known[self._pick(fields) + around]
         if typed:
             value, kind, number, comparator = typed(fields[5], self._delimiters, self._understood.__getitem__)
+        elif self._field:  # nearly always
+            value, kind, number, comparator = self._told[fields[self._field]]
         else:
             value, kind, number, comparator = self._understood[self._value(scope)]
-            if not value and any(scope[segment][field].strip(self._blank) == NULL for segment, field in self._values):
+            if not value and any(self._is_null(scope[segment][field]) for segment, field in self._values):
                 value = NULL  # not what a field says that was left empty
         return replace(known, value=value, kind=kind, number=number, comparator=comparator)
 
-    def _remember(self, seen: dict[str, Result], result: Result, line: str, written: str) -> None:
-        """Keeps what was made of a record, found by the record with a mark in place of its time, the whole of a field.
+    def _tell(self, raw: str) -> Understood:
+        """What the one field says that has the value."""
+        understood = self._understood[self._value(Scope({self.record: [raw] * (self._field + 1)}))]
+        return (NULL, *understood[1:]) if not understood[0] and self._is_null(raw) else understood
 
-        No record has the mark: one that becomes the same text has the same, and its own time in the same place.
+    def _is_null(self, raw: str) -> bool:
+        return raw.strip(self._blank) == NULL
+
+    def _remember(self, seen: dict[str, Result], result: Result, key: str) -> None:
+        """Keeps what was made of a record, found by its text with a mark in place of its time, the whole of a field.
+
+        No record has the mark: one that becomes the same text says the same, and its own time in the same place.
         """
-        key = line.replace(written, _CUT)
-        before, _, behind = key.partition(_CUT)
-        bar = self._delimiters.field
-        if before.count(bar) in self._times and before[-1] == bar and behind[:1] in (bar, "") and len(key) <= _LONGEST:
-            if _CUT in behind or _CUT in line:
-                return
+        if key.count(_CUT) == 1 and len(key) <= _LONGEST:
             self._kept += 1
             if self._kept > _REMEMBERED:
+                self._kept = 1
                 for each in self._seen.values():
                     each.clear()
-                self._seen = {around: each for around, each in self._seen.items() if each is seen}
-                self._kept = 1
             seen[key] = result
 
     def _finish(self, result: Result, bad_time: bool, scope: Scope, notes: Sequence[Fields]) -> Result:

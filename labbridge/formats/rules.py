@@ -7,7 +7,6 @@ result, its order and the header alike. What was cut out of a field once is reme
 import re
 import sys
 from collections.abc import Callable
-from functools import partial
 
 from labbridge.formats.er7 import Delimiters, nth
 from labbridge.formats.values import Memo
@@ -125,20 +124,28 @@ class Rules:
         self.widths[path.segment] = max(self.widths.get(path.segment, 0), path.field)
         cut = max(path.component, 0), path.sub  # of every component each stands alone in its field
         if cut not in self._memos:
-            self._memos[cut] = Memo(partial(self._cut, *cut))
+            self._memos[cut] = Memo(self._cut(*cut))
         return path.segment, path.field, self._memos[cut]
 
-    def _cut(self, component: int, sub: int, raw: str) -> str:
-        """One place of a raw field: blanks at its ends removed, escapes resolved after the cut (CONFORMANCE B05)."""
-        if component:
-            raw = nth(raw.partition(self.delimiters.repeat)[0], self.delimiters.component, component)
-            raw = nth(raw, self.delimiters.sub, sub) if sub else raw
-        elif not raw.strip(self._blank):
-            return ""
-        raw = raw.strip()
-        if raw == '""':  # HL7's explicit "no value"
-            return ""
-        return self._unescape(raw, self.delimiters) if self.delimiters.escape in raw else raw
+    def _cut(self, component: int, sub: int) -> Callable[[str], str]:
+        """What takes one place out of a raw field: blanks at its ends removed, escapes resolved after the cut (CONFORMANCE B05)."""
+        delimiters, unescape, blank = self.delimiters, self._unescape, self._blank
+        mark, repeat, between = delimiters.escape, delimiters.repeat, delimiters.component
+        nothing = ("", '""')  # the second is HL7's explicit "no value"
+
+        def cut(raw: str) -> str:
+            if component:
+                raw = raw.partition(repeat)[0]
+                raw = nth(raw, between, component) if component > 1 else raw.partition(between)[0]
+                raw = nth(raw, delimiters.sub, sub) if sub else raw
+            elif not raw.strip(blank):
+                return ""
+            raw = raw.strip()
+            if raw in nothing:
+                return ""
+            return unescape(raw, delimiters) if mark in raw else raw
+
+        return cut
 
 
 def _with_code_points(unescape: Callable[[str, Delimiters], str], mark: str) -> Callable[[str, Delimiters], str]:
