@@ -9,6 +9,7 @@ import re
 from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 from labbridge.model import Reason, RemoteProtocolError
@@ -51,10 +52,7 @@ class Segment:
         MSH-1 and MSH-2 are never cut.
         """
         text = self.field(n)
-        if n <= 2 and self.name == "MSH":
-            return text
-        text = nth(nth(text, self.delimiters.repeat, rep), self.delimiters.component, c)
-        return unescape(nth(text, self.delimiters.sub, s) if s else text, self.delimiters)
+        return text if n <= 2 and self.name == "MSH" else component(text, self.delimiters, c, s, rep)
 
 
 class Message(NamedTuple):
@@ -91,7 +89,7 @@ def parse(text: str) -> Message:
         text = text.replace("\r\n", "\r").replace("\n", "\r")
     found = delimiters(text[:20])
     lines = text.rstrip("\r").split("\r")
-    if [line for line in lines if line[3:4] != found.field]:
+    if set(map(_SEPARATOR, lines)) != {found.field}:
         lines = _mended(lines, found.field)
     return Message(found, lines)
 
@@ -118,6 +116,12 @@ def delimiters(header: str) -> Delimiters:
     if len(encoding) not in (4, 5) or len(distinct) != len(encoding) + 1 or not all(map(_USABLE.fullmatch, distinct)):
         raise RemoteProtocolError(Reason("unusable-delimiters"), error_code="102")
     return Delimiters(field, *encoding[:4])
+
+
+def component(field: str, delimiters: Delimiters, c: int = 1, s: int = 1, rep: int = 1) -> str:
+    """One subcomponent of a raw field, escapes resolved; the whole component where ``s`` is 0."""
+    text = nth(nth(field, delimiters.repeat, rep), delimiters.component, c)
+    return unescape(nth(text, delimiters.sub, s) if s else text, delimiters)
 
 
 def nth(text: str, separator: str, n: int) -> str:
@@ -197,6 +201,7 @@ def messages(payload: bytes, *, verify: bool = True) -> list[bytes]:
     return found
 
 
+_SEPARATOR = itemgetter(slice(3, 4))
 _NAME = re.compile("[A-Z][A-Z0-9]{2}")
 _USABLE = re.compile("[!-/:-@[-`{-~]")
 _BLANK = b" \t\r\n\x0b\x1c\xef\xbb\xbf"

@@ -54,6 +54,13 @@ class Reader:
         """The fields of a segment, made as many as any rule reads of it."""
         return padded(line.split(self.separator), self.widths.get(name, 0))
 
+    def role(self, scope: Scope) -> Role:
+        """What an order is: a patient's, a control's …"""
+        for role, holds in self.roles:
+            if holds(scope):
+                return role
+        return "patient"
+
     def query(self, scope: Scope) -> tuple[Query, ...]:
         """What is asked for here; nothing when the analyzer takes its last query back."""
         if self._cancelled(scope):
@@ -75,7 +82,10 @@ class ShapeReader:
         self._sources = shape["specimen"].get("sources", {})
         self._profile = profile
         self._note = note
-        self._specimen, self._patient, self._control = map(texts_of, ("specimen", "patient", "control"))
+        specimen, patient, self._control = map(texts_of, ("specimen", "patient", "control"))
+        nothing = rules.text(())
+        self._specimen = [specimen.get(word, nothing) for word in Specimen.__struct_fields__]
+        self._patient = [patient.get(word, nothing) for word in Patient.__struct_fields__]
         self._agree = rules.texts(shape["specimen"].get("agree", ()))
         patient = shape["patient"]
         self._age_unit = patient.get("age_unit", "")
@@ -84,20 +94,17 @@ class ShapeReader:
 
     def specimen(self, scope: Scope) -> tuple[Specimen, bool]:
         """The specimen, and whether no other place that should name it names another."""
-        found = {key: get(scope) for key, get in self._specimen.items()}
-        word = found.get("source", "")
-        found["source"] = self._sources.get(word, self._sources.get("*", "") if word else "")
-        specimen = Specimen(**found)
-        return specimen, not specimen.id or all(text == specimen.id for text in self._agree(scope))
+        name, word, *others = [get(scope) for get in self._specimen]
+        source = self._sources.get(word, self._sources.get("*", "") if word else "")
+        return Specimen(name, source, *others), not name or all([text == name for text in self._agree(scope)])
 
     def patient(self, scope: Scope) -> Patient:
         """The patient, as the analyzer knows them."""
-        found = {key: get(scope) for key, get in self._patient.items()}
-        found["birth"] = birth_date(found.get("birth", ""), self._profile)
-        found["sex"] = self._sexes.get(found.get("sex", "").upper(), "")
-        if self._age_unit and found.get("age", "").isdecimal():
-            found["age"] += self._age_unit
-        return Patient(**found)
+        name, family, given, birth, sex, age, location = [get(scope) for get in self._patient]
+        if self._age_unit and age.isdecimal():
+            age += self._age_unit
+        sex = self._sexes.get(sex.upper(), "")
+        return Patient(name, family, given, birth and birth_date(birth, self._profile), sex, age, location)
 
     def control(self, scope: Scope, results: "ResultReader", items: Sequence[Item]) -> dict[str, str]:
         """What an order, or the first of its results, says of the control material."""
@@ -299,7 +306,11 @@ class Level(msgspec.Struct):
 class _Draft(msgspec.Struct):
     """A report in the making."""
 
-    report: Report
+    specimen: Specimen
+    role: Role
+    patient: Patient
+    order: str
+    control: dict[str, str]
     noted: dict[int, Level] = {}  # the levels whose notes it has
     results: list[Result] = []
     comments: list[str] = []
@@ -323,18 +334,18 @@ class Assembly:
         """A patient, a specimen or an order begins: what is open at its depth and below is whole."""
         self.finish(depth)
         above = self.level
-        self.level = Level(depth, Scope({**above.scope, name: fields}), above)
+        self.level = Level(depth, Scope(above.scope), above)
+        self.level.scope[name] = fields
         self.notes = self.level.notes
         self._levels.append(self.level)
 
-    def result(self, line: str) -> None:
-        """A result of the order that is open."""
-        level = self.level
-        if level.depth < ORDER:
+    def results(self, lines: Iterable[str]) -> None:
+        """Results of the order that is open, one after the other."""
+        if self.level.depth < ORDER:
             self.begin(ORDER, "", [])
-            level = self.level
-        self.notes = []
-        level.items.append((line, self.notes))
+        items = self.level.items
+        items += [(line, []) for line in lines]
+        self.notes = items[-1][1]
 
     def finish(self, depth: int) -> None:
         """Closes what is open at this depth and below. An order joins the report of its specimen."""
@@ -347,14 +358,21 @@ class Assembly:
     def reports(self) -> tuple[Report, ...]:
         """The reports, in the order in which their specimens came."""
         self.finish(PATIENT)
-        return tuple(
-            replace(
-                draft.report,
-                results=tuple(draft.results),
-                comments=tuple(draft.comments),
-                problems=distinct([*draft.problems, *([] if draft.results else [NO_RESULTS]), *self.problems]),
-            )
-            for draft in self._drafts.values()
+        return tuple([self._report(draft) for draft in self._drafts.values()])
+
+    def _report(self, draft: _Draft) -> Report:
+        return Report(
+            draft.specimen,
+            tuple(draft.results),
+            draft.role,
+            draft.patient,
+            distinct([*draft.problems, *([] if draft.results else [NO_RESULTS]), *self.problems]),
+            self._sent,
+            self._clock[self._sent].at,
+            self._sender,
+            draft.order,
+            tuple(draft.comments),
+            draft.control,
         )
 
     def _add(self, order: Level) -> None:
@@ -363,7 +381,7 @@ class Assembly:
         What names no specimen stays by itself.
         """
         scope, plain = order.scope, self._reader.plain
-        role: Role = next((role for role, holds in self._reader.roles if holds(scope)), "patient")
+        role = self._reader.role(scope)
         shape = self._reader.shapes.get(role, plain)
         specimen, agreed = shape.specimen(scope)
         results, items = shape.results, order.items
@@ -375,15 +393,12 @@ class Assembly:
         key = (specimen.id, role, *sorted(control.items())) if specimen.id else object()
         draft = self._drafts.get(key)
         if draft is None:
-            number, sender, sent, sent_at = shape.order(scope), self._sender, self._sent, self._clock[self._sent].at
-            report = Report(specimen, (), role, patient, (), sent, sent_at, sender, number, (), control)
-            draft = self._drafts[key] = _Draft(report)
-        elif draft.report.patient != patient:  # it must be the same one, as far as either is told
-            known, told = asdict(draft.report.patient), asdict(patient)
+            draft = self._drafts[key] = _Draft(specimen, role, patient, shape.order(scope), control)
+        elif draft.patient != patient:  # it must be the same one, as far as either is told
+            known, told = asdict(draft.patient), asdict(patient)
             if any(known[name] and told[name] and known[name] != told[name] for name in _IDENTITY):
                 draft.problems.append(_PATIENT_CONFLICT)
-            patient = Patient(**{name: text or told[name] for name, text in known.items()})
-            draft.report = replace(draft.report, patient=patient)
+            draft.patient = Patient(**{name: text or told[name] for name, text in known.items()})
         draft.problems += order.doubts
         if not specimen.id:
             draft.problems.append(_NO_SPECIMEN)

@@ -58,15 +58,18 @@ class Rules:
 
         Where that path reads every component, there is one for each of them.
         """
-        mark = self.delimiters.component
+        mark, mark_of_repeats = self.delimiters.component, self.delimiters.repeat
         finders = [(alternative.paths[0], self._finder(alternative)) for alternative in rule]
 
         def every(scope: Scope) -> tuple[str, ...]:
             found = []
             for (segment, field, component, _), find in finders:
+                if component != EVERY and mark_of_repeats not in scope[segment][field]:
+                    found.append(find(scope))
+                    continue
                 alone = Scope(scope)
                 fields = alone[segment] = scope[segment].copy()
-                pieces = fields[field].split(self.delimiters.repeat)
+                pieces = fields[field].split(mark_of_repeats)
                 for piece in pieces if component != EVERY else [part for repeat in pieces for part in repeat.split(mark)]:
                     fields[field] = piece
                     found.append(find(alone))
