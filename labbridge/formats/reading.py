@@ -82,10 +82,10 @@ class ShapeReader:
         self._sources = shape["specimen"].get("sources", {})
         self._profile = profile
         self._note = note
-        specimen, patient, self._control = map(texts_of, ("specimen", "patient", "control"))
-        nothing = rules.text(())
-        self._specimen = [specimen.get(word, nothing) for word in Specimen.__struct_fields__]
-        self._patient = [patient.get(word, nothing) for word in Patient.__struct_fields__]
+        finders, nothing = {section: texts_of(section) for section in ("specimen", "patient", "control")}, rules.text(())
+        self._specimen = [finders["specimen"].get(word, nothing) for word in Specimen.__struct_fields__]
+        self._patient = [finders["patient"].get(word, nothing) for word in Patient.__struct_fields__]
+        self._control = finders["control"]
         self._agree = rules.texts(shape["specimen"].get("agree", ()))
         patient = shape["patient"]
         self._age_unit = patient.get("age_unit", "")
