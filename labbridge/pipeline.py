@@ -29,7 +29,9 @@ _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
 
 def _base32(number: int) -> str:
     """The last 50 bits of a number as 10 characters."""
-    return "".join([_PAIRS[number >> shift & 1023] for shift in (40, 30, 20, 10, 0)])
+    pairs = _PAIRS
+    high = pairs[number >> 40 & 1023] + pairs[number >> 30 & 1023]
+    return high + pairs[number >> 20 & 1023] + pairs[number >> 10 & 1023] + pairs[number & 1023]
 
 
 State = Literal["released", "held", "rejected", "superseded", "kept"]

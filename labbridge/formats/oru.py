@@ -10,8 +10,8 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, datetime, tzinfo
 from functools import lru_cache, partial
-from operator import attrgetter, itemgetter
-from typing import Any, Literal, NamedTuple
+from operator import attrgetter
+from typing import Literal, NamedTuple
 
 import msgspec
 
@@ -89,7 +89,7 @@ Changes = Mapping[str, Sequence[tuple[int, str]]]
 _SEGMENTS = ("MSH", "PID", "PV1", "ORC", "OBR", "OBX", "SPM")
 _FIELD = re.compile(f"({'|'.join(_SEGMENTS)})-([1-9][0-9]?)")
 _OURS = frozenset(("MSH-1", "MSH-2", "MSH-10", "OBX-1", "OBX-2", "OBX-5"))
-_REMEMBERED, _LONGEST = 8192, 64  # values, and the characters of one
+_REMEMBERED, _LONGEST, _MANY = 8192, 64, 200  # values, the characters of one, the results of one message
 _NUMERIC = frozenset(("number", "comparator", "ratio"))
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _STRUCTURED = re.compile(r"(<=|>=|<|>)?\s*([+-]?\d+(?:\.\d+)?)(?:\s*([:/])\s*(\d+(?:\.\d+)?))?")
@@ -108,18 +108,8 @@ class _Test(NamedTuple):
     group: str
 
 
-class _Group:
-    """The results that share an OBR: their places among those of a message, OBR-4, and what their OBX begin with."""
-
-    def __init__(self, request: str, places: Sequence[int], heads: Sequence[tuple[str, str]]) -> None:
-        self.request, self.heads = request, heads
-        self._pick = itemgetter(*places)
-        self._single = len(places) == 1
-
-    def pick(self, decided: Sequence[Decided]) -> Sequence[Decided]:
-        """Those of a message's results that are of this group."""
-        picked: Any = self._pick(decided)
-        return (picked,) if self._single else picked
+_Place = tuple[int, str, str]  # of a result among those of a message; what stands before and behind its OBX-2
+_Group = tuple[str, Sequence[_Place]]  # OBR-4, and the results below it
 
 
 def compile(form: OruForm, catalogue: Mapping[str, Coded], *, zone: tzinfo = UTC) -> "Writer":
@@ -161,7 +151,7 @@ class Writer:
         # What stands before, between and behind the time and the id of a message.
         self._header = "MSH|^~\\&|labbridge||||", f"||{kind}|", f"|P|{form.version}||||||{self._msh18}"
         self._time = lru_cache(maxsize=1024)(partial(_stamp, zone))
-        self._groups = lru_cache(maxsize=256)(self._grouped)  # by the tests, which an analyzer sends in one order
+        self._groups = lru_cache(maxsize=128)(self._grouped)  # by the tests, which an analyzer sends in one order
         self._tail = lru_cache(maxsize=4096)(self._after_value)  # units, flags, ranges: few, and no patient's
         self._said: dict[tuple[str, ...], tuple[str, str]] = {}
 
@@ -179,16 +169,7 @@ class Writer:
             lines.append(_line(_patient(report.patient), changes))
             if "PV1" in changes:
                 lines.append(_line("PV1|1|U", changes))
-        specimen = _line(_specimen(report.specimen), changes) if self._level >= (2, 5) else ""
-        request = self._request_of(report)
-        for n, group in enumerate(self._groups(tuple([one.test for one in decided])), 1):
-            results = group.pick(decided)
-            if "ORC" in changes:
-                lines.append(_line("ORC|RE", changes))
-            lines.append(_line(request(n, group.request, results, stamp), changes))
-            lines += self._observations(group, results, message, changes)
-            if specimen:
-                lines.append(specimen)
+        lines += self._body(message, decided, changes)
         lines += [template(message) for template in self._extra]
         try:
             return ("\r".join(lines) + "\r").encode(self._codec)
@@ -208,59 +189,72 @@ class Writer:
     def _grouped(self, names: tuple[str, ...]) -> list[_Group]:
         """Results of these tests parted by their OBR; those that share one are numbered in OBX-4 where a test repeats."""
         always = self.form.version == "2.3.1"  # which requires OBX-4
-        groups: dict[str, tuple[_Test, list[int]]] = {}
+        groups: dict[str, tuple[str, list[_Place], Counter[str]]] = {}
         for place, name in enumerate(names):
-            test = self._test_of(name)
-            groups.setdefault(test.group, (test, []))[1].append(place)
-        found = []
-        for first, places in groups.values():
-            times: Counter[str] = Counter()
-            heads = []
-            for n, name in enumerate([names[place] for place in places], 1):
-                times[name] += 1
-                sub = times[name] if always or times[name] > 1 else ""
-                heads.append((f"OBX|{n}|", f"|{self._test_of(name).observation}|{sub}|"))
-            found.append(_Group(first.request, places, heads))
-        return found
+            test = self._tests.get(name) or self._test(Coded(name))
+            _, places, times = groups.setdefault(test.group, (test.request, [], Counter()))
+            times[name] += 1
+            sub = times[name] if always or times[name] > 1 else ""
+            places.append((place, f"OBX|{len(places) + 1}|", f"|{test.observation}|{sub}|"))
+        return [(request, places) for request, places, _ in groups.values()]
 
-    def _test_of(self, name: str) -> _Test:
-        return self._tests.get(name) or self._test(Coded(name))
+    def _body(self, message: Message, decided: Sequence[Decided], changes: Changes) -> list[str]:
+        """The OBR of every group of results, its OBX, and the specimen."""
+        report, stamp, level = message.report, message.stamp, self._level
+        work_out = self._groups if len(decided) <= _MANY else self._grouped
+        request = self._request_of(report, decided)
+        observe = self._observation_of(message, changes)
+        specimen = [_line(_specimen(report.specimen), changes)] if level >= (2, 5) else []
+        order = [_line("ORC|RE", changes)] if "ORC" in changes else []
+        lines: list[str] = []
+        for n, (service, places) in enumerate(work_out(tuple([one.test for one in decided])), 1):
+            lines += order
+            lines.append(_line(request(n, service, places, stamp), changes))
+            lines += observe(decided, places)
+            lines += specimen
+        return lines
 
-    def _request_of(self, report: Report) -> Callable[[int, str, Sequence[Decided], str], str]:
+    def _request_of(self, report: Report, decided: Sequence[Decided]) -> Callable[[int, str, Sequence[_Place], str], str]:
         """The OBR of each group of a report's results."""
         specimen, results = report.specimen, report.results
         collected, (name, kind) = _collected(specimen), escaped(specimen.id, specimen.type if self._level < (2, 5) else "")
         required = "||1" if self._level < (2, 3, 1) else ""  # OBR-27: one, the standard's default
+        statuses = {one.status for one in decided}
+        common = _status(statuses) if len(statuses) == 1 else ""
 
-        def request(n: int, service: str, group: Sequence[Decided], stamp: str) -> str:
-            when = collected
+        def request(n: int, service: str, places: Sequence[_Place], stamp: str) -> str:
+            when, status = collected, common or _status({decided[place].status for place, _, _ in places})
             if not when:
+                group = [decided[place] for place, _, _ in places]
                 times = [(one.measured_at, one.index) for one in group if one.measured_at is not None]
                 at, index = min(times, default=(None, 0))
                 when = self._time(at, results[index].measured if times else "")
-            status = _status({one.status for one in group})
             return f"OBR|{n}||{name}|{service}|||{when}||||||||{kind}|||||||{stamp}|||{status}{required}"
 
         return request
 
-    def _observations(self, group: _Group, decided: Sequence[Decided], message: Message, changes: Changes) -> list[str]:
-        lines: list[str] = []
-        results, ucum = message.report.results, self.form.units == "ucum"
-        analyzers_flags = self.form.flags == "analyzer"
+    def _observation_of(self, message: Message, changes: Changes) -> Callable[[Sequence[Decided], Sequence[_Place]], list[str]]:
+        """The OBX of each group of a report's results."""
+        results, said, say = message.report.results, self._said, self._say
+        ucum, analyzers_flags = self.form.units == "ucum", self.form.flags == "analyzer"
         equipment = f"||||{_escaped(message.analyzer)}" if self._level >= (2, 4) and message.analyzer else ""
         plain = bool(equipment) and not changes
-        measured, time = None, ""
-        said = self._said
-        for (number, observation), one in zip(group.heads, decided, strict=True):
-            if one.measured_at != measured:
-                measured, time = one.measured_at, self._time(one.measured_at, results[one.index].measured)
-            flags = "~".join(map(escape, results[one.index].flags)) if analyzers_flags else one.flag
-            unit = one.unit if ucum else one.print_unit
-            what = one.value, one.kind, unit, one.reference, flags, one.status
-            kind, rest = said.get(what) or self._say(*what)
-            line = f"{number}{kind}{observation}{rest}{time}{equipment}"
-            lines.append(line if plain else _line(line, changes))
-        return lines
+
+        def observe(decided: Sequence[Decided], places: Sequence[_Place]) -> list[str]:
+            lines = []
+            measured, time = None, ""
+            for place, number, observation in places:
+                one = decided[place]
+                if one.measured_at != measured:
+                    measured, time = one.measured_at, self._time(one.measured_at, results[one.index].measured)
+                flags = "~".join(map(escape, results[one.index].flags)) if analyzers_flags else one.flag
+                what = one.value, one.kind, one.unit if ucum else one.print_unit, one.reference, flags, one.status
+                kind, rest = said.get(what) or say(*what)
+                line = f"{number}{kind}{observation}{rest}{time}{equipment}"
+                lines.append(line if plain else _line(line, changes))
+            return lines
+
+        return observe
 
     def _say(self, value: str, kind: str, unit: str, reference: str, flags: str, status: str) -> tuple[str, str]:
         """OBX-2, and OBX-5 to OBX-13, remembered since most values come again; no patient is in them."""

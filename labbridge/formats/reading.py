@@ -8,6 +8,7 @@ is ``hl7v2``'s and ``lis02``'s part.
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import tzinfo
+from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
@@ -343,9 +344,10 @@ class Assembly:
         """Results of the order that is open, one after the other."""
         if self.level.depth < ORDER:
             self.begin(ORDER, "", [])
-        items = self.level.items
-        items += [(line, []) for line in lines]
-        self.notes = items[-1][1]
+        self.notes = []
+        *before, last = lines
+        self.level.items += zip(before, repeat(()))
+        self.level.items.append((last, self.notes))
 
     def finish(self, depth: int) -> None:
         """Closes what is open at this depth and below. An order joins the report of its specimen."""

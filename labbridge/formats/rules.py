@@ -41,8 +41,8 @@ class Rules:
     def text(self, rule: Rule) -> Callable[[Scope], str]:
         """The first text that a rule finds, or nothing."""
         finders = [self._finder(alternative) for alternative in rule]
-        if len(finders) == 1:
-            return finders[0]
+        if len(finders) <= 1:
+            return finders[0] if finders else lambda scope: ""
 
         def first(scope: Scope) -> str:
             for find in finders:
@@ -60,6 +60,9 @@ class Rules:
         """
         mark, mark_of_repeats = self.delimiters.component, self.delimiters.repeat
         finders = [(alternative.paths[0], self._finder(alternative)) for alternative in rule]
+
+        if not finders:
+            return lambda scope: ()
 
         def every(scope: Scope) -> tuple[str, ...]:
             found = []
