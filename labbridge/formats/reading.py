@@ -97,7 +97,7 @@ class ShapeReader:
         """The specimen, and whether no other place that should name it names another."""
         name, word, *others = [get(scope) for get in self._specimen]
         source = self._sources.get(word, self._sources.get("*", "") if word else "")
-        return Specimen(name, source, *others), not name or all([text == name for text in self._agree(scope)])
+        return Specimen(name, source, *others), not name or all(text == name for text in self._agree(scope))
 
     def patient(self, scope: Scope) -> Patient:
         """The patient, as the analyzer knows them."""
