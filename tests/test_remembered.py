@@ -112,6 +112,19 @@ def test_a_reader_that_forgets_reads_the_same(room: int, monkeypatch: pytest.Mon
 HEAD = "MSH|^~\\&|A|B|||||ORU^R01|1|P|2.5.1\rPID|1||P1\rOBR|1||S1\r"
 
 
+def test_records_of_many_orders_are_not_all_remembered() -> None:
+    """What stands around a record may be the number of its order, which never comes again."""
+    own = '[profile]\nmodel = "M"\nvendor = "V"\nprotocol = "hl7v2"\n[result]\nrun = ["OBX-4", "OBR-2"]\nmeasured = "OBX-14"\n'
+    rules = msgspec.structs.replace(HL7, profile=profiles.parse("m", own))
+    segment = "OBX|1|NM|K||4|mmol/L||N|||F|||20261121101000\r"
+    for n in [*range(1000), *("x" * 1000 + str(n) for n in range(10))]:
+        head = HEAD.replace("OBR|1||", f"OBR|1|{n}|")
+        assert pipeline.read(f"{head}{segment}{segment}".encode(), rules).reports[0].results[1].run == str(n)
+    seen = hl7v2._reader(rules.profile, hl7v2.er7.DEFAULT, "").plain.results._seen
+    assert 1 <= len(seen) <= 256
+    assert max(map(len, (text for _, around in seen for text in around))) <= 300
+
+
 def test_a_time_that_stands_elsewhere_in_its_record_too_is_not_taken_for_the_value() -> None:
     """A record with its time in it twice says something else when the time is another."""
     for time in ("20261121101000", "20261121101001", "20261121101000"):

@@ -26,7 +26,7 @@ NO_RESULTS = Reason("no-results")
 SPECIMEN_CONFLICT = Reason("specimen-conflict")
 _NO_SPECIMEN = Reason("no-specimen")
 _PATIENT_CONFLICT = Reason("patient-conflict")
-_REMEMBERED, _LONGEST = 8192, 300  # records, and the characters of one
+_REMEMBERED, _LONGEST, _PLACES = 8192, 300, 256  # records, the characters of one, and the places where they stand
 _CUT = "\r"  # ends every record, so that none has it
 _NONE: dict[str, Result] = {}
 _SEXES = {"M": "M", "F": "F", "MALE": "M", "FEMALE": "F", "男": "M", "女": "F"}
@@ -83,10 +83,8 @@ class ShapeReader:
         self._sources = shape["specimen"].get("sources", {})
         self._profile = profile
         self._note = note
-        finders, nothing = {section: texts_of(section) for section in ("specimen", "patient", "control")}, rules.text(())
-        self._specimen = [finders["specimen"].get(word, nothing) for word in Specimen.__struct_fields__]
-        self._patient = [finders["patient"].get(word, nothing) for word in Patient.__struct_fields__]
-        self._control = finders["control"]
+        self._specimen, of_patient, self._control = map(texts_of, ("specimen", "patient", "control"))
+        self._patient = [of_patient.get(word, rules.text(())) for word in Patient.__struct_fields__]
         self._agree = rules.texts(shape["specimen"].get("agree", ()))
         patient = shape["patient"]
         self._age_unit = patient.get("age_unit", "")
@@ -95,9 +93,11 @@ class ShapeReader:
 
     def specimen(self, scope: Scope) -> tuple[Specimen, bool]:
         """The specimen, and whether no other place that should name it names another."""
-        name, word, *others = [get(scope) for get in self._specimen]
-        source = self._sources.get(word, self._sources.get("*", "") if word else "")
-        return Specimen(name, source, *others), not name or all(text == name for text in self._agree(scope))
+        found = {key: get(scope) for key, get in self._specimen.items()}
+        word = found.get("source", "")
+        found["source"] = self._sources.get(word, self._sources.get("*", "") if word else "")
+        specimen = Specimen(**found)
+        return specimen, not specimen.id or all(text == specimen.id for text in self._agree(scope))
 
     def patient(self, scope: Scope) -> Patient:
         """The patient, as the analyzer knows them."""
@@ -152,7 +152,7 @@ class ResultReader:
         self._times = [field for segment, field in times if segment == record]
         self._stands = _all_of([field for segment, field in sorted(places["measured"]) if segment == record])
         # By the place of the time and what stands around a record; then by the record, but for its time.
-        self._seen: dict[tuple[str | int, ...], dict[str, Result]] = {}
+        self._seen: dict[tuple[int, tuple[str, ...]], dict[str, Result]] = {}
         self._kept = 0
         self._known = Memo(self._work_out)
         self._understood = Memo(classifier(profile.values))
@@ -206,7 +206,7 @@ class ResultReader:
                     at, bad = clock[measured]
                     times = [field for field in self._times if fields[field]]
                     written = fields[times[0]] if len(times) == 1 and not bad else ""
-                    seen = self._seen.setdefault((*times, *around), {}) if written else _NONE
+                    seen = self._seen_in(times[0], around) if written else _NONE
                 known = self._read(scope, around)
                 if self._others:
                     known = replace(known, **{word: find(scope) for word, find in self._others.items()})
@@ -227,21 +227,26 @@ class ResultReader:
         known, typed = self._known[self._pick(fields) + around]
         if typed:
             value, kind, number, comparator = typed(fields[5], self._delimiters, self._understood.__getitem__)
-        elif self._field:  # nearly always
-            value, kind, number, comparator = self._told[fields[self._field]]
         else:
-            value, kind, number, comparator = self._understood[self._value(scope)]
-            if not value and any(self._is_null(scope[segment][field]) for segment, field in self._values):
+            value, kind, number, comparator = (
+                self._told[fields[self._field]] if self._field else self._understood[self._value(scope)]
+            )
+            if not value and any(scope[segment][field].strip(self._blank) == NULL for segment, field in self._values):
                 value = NULL  # not what a field says that was left empty
         return replace(known, value=value, kind=kind, number=number, comparator=comparator)
 
     def _tell(self, raw: str) -> Understood:
         """What the one field says that has the value."""
-        understood = self._understood[self._value(Scope({self.record: [raw] * (self._field + 1)}))]
-        return (NULL, *understood[1:]) if not understood[0] and self._is_null(raw) else understood
+        return self._understood[self._value(Scope({self.record: [raw] * (self._field + 1)}))]
 
-    def _is_null(self, raw: str) -> bool:
-        return raw.strip(self._blank) == NULL
+    def _seen_in(self, time: int, around: tuple[str, ...]) -> dict[str, Result]:
+        """The records that are remembered with their time in this field and these texts around them."""
+        if sum(map(len, around)) > _LONGEST:
+            return {}
+        if (time, around) not in self._seen and len(self._seen) >= _PLACES:
+            self._seen.clear()
+            self._kept = 0
+        return self._seen.setdefault((time, around), {})
 
     def _remember(self, seen: dict[str, Result], result: Result, key: str) -> None:
         """Keeps what was made of a record, found by its text with a mark in place of its time, the whole of a field.

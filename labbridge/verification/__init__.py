@@ -148,9 +148,12 @@ class Verifier:
     def _alike(self, codes: CodeMap, limits: LimitsOf, specimen: str) -> _Alike:
         found = self._kinds.get((codes, limits, specimen))
         if found is None:
+            found = _Alike(codes, limits, specimen)
             if len(self._kinds) >= _KINDS:
                 self._kinds.clear()
-            found = self._kinds[codes, limits, specimen] = _Alike(codes, limits, specimen)
+                self._kept = 0
+            if len(specimen) <= _LONGEST:
+                self._kinds[codes, limits, specimen] = found
         return found
 
     def _remember(self, alike: _Alike, what: tuple[str, ...], result: Result) -> _Alone:
