@@ -123,7 +123,7 @@ class ResultReader:
 
     What reads of the record neither value nor time is worked out once for the texts that stand where it looks (code,
     unit, flags …), since these come again and again. And so do whole records, but for their time: what was made of one is
-    remembered by what stands before and behind its time, where no rule looks at the time for anything else.
+    found by its text with the time cut out, where no rule looks at the time for anything else.
     """
 
     def __init__(self, profile: Profile, section: Section, rules: Rules, note: str) -> None:
