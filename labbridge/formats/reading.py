@@ -56,7 +56,7 @@ class Reader:
         return padded(line.split(self.separator), self.widths.get(name, 0))
 
     def role(self, scope: Scope) -> Role:
-        """What an order is: a patient's, a control's …"""
+        """Whose results an order has: a patient's, unless the profile says otherwise."""
         for role, holds in self.roles:
             if holds(scope):
                 return role

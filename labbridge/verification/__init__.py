@@ -4,6 +4,7 @@ Pure: history, limits and the time come in as values. ``verify`` makes a verdict
 ``keep_back`` then holds what a held result keeps back, its panels or its whole report (``[verification] hold``).
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, tzinfo
@@ -71,8 +72,8 @@ class _Alike(msgspec.Struct):
     """Patients of one sex and age, specimens of one type and results by one map: what is remembered of such results."""
 
     codes: CodeMap
-    limits: LimitsOf
     specimen: str
+    alone: _Case  # of a result by itself
     seen: dict[tuple[str, ...], _Alone] = {}
 
 
@@ -148,7 +149,7 @@ class Verifier:
     def _alike(self, codes: CodeMap, limits: LimitsOf, specimen: str) -> _Alike:
         found = self._kinds.get((codes, limits, specimen))
         if found is None:
-            found = _Alike(codes, limits, specimen)
+            found = _Alike(codes, specimen, _Case((), limits, {}, -math.inf, frozenset()))
             if len(self._kinds) >= _KINDS:
                 self._kinds.clear()
                 self._kept = 0
@@ -159,8 +160,8 @@ class Verifier:
     def _remember(self, alike: _Alike, what: tuple[str, ...], result: Result) -> _Alone:
         """What becomes of a result for which nothing but itself speaks; an empty one may have more to say, and is not kept."""
         mapped = alike.codes.map(result, alike.specimen)
-        plain = replace(result, alarms=(), problems=(), measured_at=None)
-        decided = self._one(0, plain, mapped, _Case((), alike.limits, {}, 0.0, frozenset()))
+        plain = replace(result, alarms=(), problems=()) if result.alarms or result.problems else result
+        decided = self._one(0, plain, mapped, alike.alone)
         reports = mapped.test.code if mapped.test is not None and mapped.action == "report" else ""
         found = _Alone(mapped, decided, decided.verdict.action == "ignore", reports)
         if result.value and len(result.value) + len(result.code) + len(result.unit) <= _LONGEST:
