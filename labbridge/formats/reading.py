@@ -155,11 +155,13 @@ class ResultReader:
         self._seen: dict[tuple[int, tuple[str, ...]], dict[str, Result]] = {}
         self._kept = 0
         self._known = Memo(self._work_out)
-        self._understood = Memo(classifier(profile.values))
-        # Where one field of the record has the value, whatever else it says, what that means is remembered at once.
-        alone = own["value"][0].paths if len(own["value"]) == 1 and not own["value"][0].when else []
-        self._field = alone[0].field if len(alone) == 1 and alone[0].segment == record else 0
-        self._told = Memo(self._tell)
+        understand = classifier(profile.values)
+        self._understood = Memo(understand)
+        # Where one place of the record has the value, as nearly always, its field is understood at once.
+        place = rules.plain(own["value"])
+        self._field = place.field if place and place.segment == record else 0
+        cut = rules.cut(place) if place else str
+        self._told: Memo[str, Understood] = Memo(lambda raw: understand(cut(raw)))
         self._records = Records(section, rules, self.fields, self._understood.__getitem__)
         self._find_alarms, self._find_comments = (
             rules.texts(_of_notes(section.get(word, ()), note, True)) for word in ("alarms", "comments")
@@ -234,10 +236,6 @@ class ResultReader:
             if not value and any(scope[segment][field].strip(self._blank) == NULL for segment, field in self._values):
                 value = NULL  # not what a field says that was left empty
         return replace(known, value=value, kind=kind, number=number, comparator=comparator)
-
-    def _tell(self, raw: str) -> Understood:
-        """What the one field says that has the value."""
-        return self._understood[self._value(Scope({self.record: [raw] * (self._field + 1)}))]
 
     def _seen_in(self, time: int, around: tuple[str, ...]) -> dict[str, Result]:
         """The records that are remembered with their time in this field and these texts around them."""

@@ -53,6 +53,13 @@ class Rules:
 
         return first
 
+    def plain(self, rule: Rule) -> Path | None:
+        """The one place that a rule reads, if it reads but one and takes its text as it is."""
+        if len(rule) != 1 or rule[0].pattern is not None or rule[0].when or len(rule[0].parts) != 1:
+            return None
+        (part,) = rule[0].parts
+        return part if isinstance(part, Path) else None
+
     def texts(self, rule: Rule) -> Callable[[Scope], tuple[str, ...]]:
         """Every text that a rule's alternatives find, one for each repeat of the first field that an alternative reads.
 
@@ -130,11 +137,12 @@ class Rules:
         self.widths[path.segment] = max(self.widths.get(path.segment, 0), path.field)
         cut = max(path.component, 0), path.sub  # of every component each stands alone in its field
         if cut not in self._memos:
-            self._memos[cut] = Memo(self._cut(*cut))
+            self._memos[cut] = Memo(self.cut(path))
         return path.segment, path.field, self._memos[cut]
 
-    def _cut(self, component: int, sub: int) -> Callable[[str], str]:
+    def cut(self, path: Path) -> Callable[[str], str]:
         """What takes one place out of a raw field: blanks at its ends removed, escapes resolved after the cut (CONFORMANCE B05)."""
+        component, sub = max(path.component, 0), path.sub
         delimiters, unescape, blank = self.delimiters, self._unescape, self._blank
         mark, repeat, between = delimiters.escape, delimiters.repeat, delimiters.component
         nothing = ("", '""')  # the second is HL7's explicit "no value"

@@ -91,7 +91,7 @@ class Rule:
             return word
         if test.kind == "number" and kind in ("number", "comparator"):
             text = result.number or result.value
-            work_out = self._numbers if len(text) <= _SHORT else self._reported_number
+            work_out = self._numbers if self._converts and len(text) <= _SHORT else self._reported_number
             mapped = work_out(kind, text, result.comparator)
             if mapped is not None:
                 return mapped
