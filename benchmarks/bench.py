@@ -17,6 +17,7 @@ import contextlib
 import json
 import os
 import platform
+import random
 import shutil
 import signal
 import socket
@@ -37,6 +38,7 @@ ADDRESSES = {"w1": "127.0.0.1:15001", "w2": "127.0.0.1:15002", "his": "127.0.0.1
 FLOORS = {"bare": "bare Twisted, stores nothing", "sqlite": "SQLite group commit, raw message"}
 NAMES = {"w1": "W1 labbridge (HL7, MLLP)", "w2": "W2 labbridge (ASTM, LIS01)"} | FLOORS
 START_S, STALL_S, STOP_S = 30.0, 15.0, 15.0
+PORTS = range(32_000, 32_768)
 
 
 @dataclass
@@ -123,7 +125,8 @@ def labbridge(workload: str, connections: int, seconds: float, warmup: float, fo
     """One workload through a daemon of its own to the hospital."""
     with contextlib.ExitStack() as stack:
         sink = stack.enter_context(Child(sys.executable, HERE / "sink.py", log=folder / "sink.log"))
-        ports = {"his": sink.line()["port"], "w1": free_port(), "w2": free_port()}
+        free = free_ports()
+        ports = {"his": sink.line()["port"], "w1": next(free), "w2": next(free)}
         config = configuration(folder, ports)
         program = Path(sys.executable).with_name("labbridge")
         daemon = stack.enter_context(Child(program, "run", "-c", config, log=folder / "daemon.log"))
@@ -200,10 +203,12 @@ def configuration(folder: Path, ports: dict[str, int]) -> Path:
     return path
 
 
-def free_port() -> int:
-    """A port of the loopback that nobody has just now."""
-    with socket.create_server(("127.0.0.1", 0)) as server:
-        return int(server.getsockname()[1])
+def free_ports() -> Iterator[int]:
+    """Ports of the loopback that nobody has just now, and that neither the system nor the tests give to anybody."""
+    for port in random.sample(PORTS, len(PORTS)):
+        with contextlib.suppress(OSError):
+            socket.create_server(("127.0.0.1", port)).close()
+            yield port
 
 
 def wait_for(daemon: Child, port: int) -> None:

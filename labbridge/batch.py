@@ -19,13 +19,14 @@ from labbridge.lanes import Queued
 from labbridge.model import Reading, Reason, RemoteProtocolError, encode
 from labbridge.pipeline import AnalyzerRules, Context, Moment, Outcome
 from labbridge.store import StoreError, Transaction
-from labbridge.wire.events import Abandoned, Answer, Event, Oversize, Part, Received, Stray
+from labbridge.wire.events import Abandoned, Answer, Event, Left, Oversize, Part, Received, Stray
 
 if TYPE_CHECKING:
     from labbridge.intake import Intake
 
 log = structlog.get_logger()
 _FAULT = RemoteProtocolError(Reason("reader-failed"))
+FILED = "file "  # in the spool, what begins so is no transmission that broke off
 
 
 class Desk(msgspec.Struct, eq=False):
@@ -118,6 +119,8 @@ class Batch:
 
     def _write(self, item: Item, reading: Reading | RemoteProtocolError | None) -> None:
         event = item.event
+        if isinstance(event, Received | Oversize) and event.place is not None:
+            self.tx.spool(_filed(item.desk.analyzer, event.place.file), item.desk.analyzer, f"{event.place.part} ".encode())
         if isinstance(event, Part):
             self.tx.spool(item.session, item.desk.analyzer, event.data)
             item.answer = Answer(True)
@@ -141,8 +144,11 @@ class Batch:
                 number = self._journal(item, "incomplete", [note], body=body, state="open")
                 self.tx.clear_spool(item.session)
                 self.incomplete.append((item.desk.analyzer, number, body))
+        elif isinstance(event, Left):
+            self.tx.clear_spool(_filed(item.desk.analyzer, event.file))
         elif isinstance(event, Stray):
-            self._journal(item, "stray", [Reason("stray", {"bytes": str(event.count)})], state="open")
+            state = "settled" if event.settled else "open"
+            self._journal(item, "stray", [Reason("stray", {"bytes": str(event.count)})], state=state)
 
     def _unreadable(self, item: Item, error: RemoteProtocolError) -> None:
         self._journal(item, "unreadable", [error.reason], state="open")
@@ -159,6 +165,8 @@ class Batch:
             self._unreadable(item, _FAULT)
             return
         self.skews += [(item.rules.name, report.sent_at - self.moment.at) for report in reading.reports[:1] if report.sent_at]
+        if reading.notes:
+            log.info("odd message", analyzer=item.rules.name, why=[note.code for note in reading.notes])
         kind = "stored" if outcomes or not reading.reports else "duplicate"
         state = "open" if reading.problems and not reading.reports else ""
         message_id = self._journal(item, kind, reading.problems, digest=digest, control_id=reading.control_id, state=state)
@@ -242,11 +250,31 @@ class Batch:
         moment = Moment.of(intake.clock(), intake.revision.zone, intake.entropy)
         for item in self.items:
             item.reply, item.answer = b"", Answer(False)
-            if isinstance(item.event, Abandoned | Stray) or not item.desk.repeats:
+            if isinstance(item.event, Abandoned | Stray | Left) or not item.desk.repeats:
                 intake.try_later(item)
             elif not isinstance(item.event, Part) and item.speaks_hl7:
                 item.answer = Answer(False, refusal(item.body, moment))
         intake.batch_done(self.items)
+
+
+def _filed(analyzer: str, file: str) -> str:
+    return f"{FILED}{analyzer} {file}"
+
+
+def files_of(tx: Transaction, analyzer: str) -> dict[str, list[str]]:
+    """The files of an analyzer that are stored, wholly or in part, and have not left their folder; with the parts."""
+    name = _filed(analyzer, "")
+    return {kept.session.removeprefix(name): kept.body.decode().split() for kept in tx.spooled() if kept.session.startswith(name)}
+
+
+def break_off(tx: Transaction) -> None:
+    """Makes incomplete messages of what an earlier run left in the spool."""
+    note = encode([Reason("incomplete", {"why": "labbridge was stopped"})]).decode()
+    for left in tx.spooled():
+        if not left.session.startswith(FILED):
+            analyzer, link, body = left.analyzer, left.session, left.body
+            tx.message(direction="in", analyzer=analyzer, link=link, kind="incomplete", body=body, note=note, state="open")
+            tx.clear_spool(left.session)
 
 
 def refusal(payload: bytes, moment: Moment) -> tuple[bytes, ...]:

@@ -5,7 +5,6 @@ transmissions), then intake accepts. Until then analyzers hear NAK or AE. Reload
 wrong configuration changes nothing. Stop (SIGTERM) settles the acknowledgements in flight and ends within ten seconds.
 """
 
-import gc
 import os
 import signal
 import sys
@@ -16,8 +15,11 @@ from typing import Any
 
 import structlog
 from twisted.internet import defer, task
+from twisted.logger import Logger
+from twisted.python.failure import Failure
 
-from labbridge import commands, config, control, revision, security, web
+from labbridge import commands, config, control, memory, revision, security, web
+from labbridge.batch import break_off
 from labbridge.commands import CommandError, Done, Request
 from labbridge.config import Destination, Settings
 from labbridge.delivery import Outbox
@@ -27,12 +29,11 @@ from labbridge.lanes import Policy, Queued
 from labbridge.links.tcp import ListenError
 from labbridge.links.tls import SecurityError
 from labbridge.metrics import Metrics
-from labbridge.model import Reason, encode
 from labbridge.pipeline import Moment, Revision
 from labbridge.stations import Station, renewed
 from labbridge.store import Store, StoreState, Transaction
 
-log = structlog.get_logger()
+log, twisted_log = structlog.get_logger(), Logger()
 
 STOP_SECONDS = 6.0  # and two for the store: ten in all is promised
 CATCH_UP_S = 5.0  # what nobody sends again, and could not be stored, is tried again so often
@@ -110,18 +111,7 @@ class Daemon:
 
     def _take_up(self, tx: Transaction) -> tuple[int, list[Queued], list[tuple[str, int, bytes]]]:
         """What an earlier run left behind: spooled frames become incomplete messages, the queue goes on."""
-        for left in tx.spooled():
-            note = encode([Reason("incomplete", {"why": "labbridge was stopped"})]).decode()
-            tx.message(
-                direction="in",
-                analyzer=left.analyzer,
-                link=left.session,
-                kind="incomplete",
-                body=left.body,
-                note=note,
-                state="open",
-            )
-            tx.clear_spool(left.session)
+        break_off(tx)
         number = tx.revision(self.revision.digest, self.revision.body)
         incomplete = [(a.name, number, body) for a in self.settings.analyzers for number, body in tx.open_incomplete(a.name)]
         return number, _queue(tx), incomplete
@@ -187,8 +177,7 @@ class Daemon:
         elif request.command in ("pause", "resume"):
             self._pause(request, actor, reply)
         elif request.command == "reload":
-            done = defer.maybeDeferred(self.reload).addErrback(lambda failure: [f"not carried out: {failure.type.__name__}"])
-            done.addCallback(
+            self.reload().addCallback(
                 lambda problems: reply({"ok": not problems, "said": [] if problems else ["reloaded"], "error": "; ".join(problems)})
             )
         elif request.command in commands.COMMANDS:
@@ -237,10 +226,13 @@ class Daemon:
     # -- reload --------------------------------------------------------------------------------------------------
 
     def reload(self) -> Any:
-        """Reads the configuration anew and changes what changed; on any mistake nothing changes.
+        """Reads the configuration anew and changes what changed; on any mistake, of ours too, nothing changes.
 
         A Deferred of the mistakes: a port is listened on again only after its old listener has let it go.
         """
+        return defer.maybeDeferred(self._reload).addErrback(_fault)
+
+    def _reload(self) -> Any:
         try:
             settings = config.load(self.path)
             compiled, notices = revision.build(settings, self.path)
@@ -280,6 +272,8 @@ class Daemon:
                 self.stations[analyzer.name] = station
             except (ListenError, SecurityError) as error:
                 problems.append(config.place(self.path, "analyzer", index, getattr(error, "key", "listen")) + str(error))
+            except Exception:  # the others start all the same
+                problems += _fault(Failure())
         for problem in problems:
             log.error(problem)
         log.info("reloaded", revision=self.revision.digest.hex()[:12])
@@ -366,6 +360,11 @@ class Daemon:
         }
 
 
+def _fault(failure: Failure) -> list[str]:
+    twisted_log.failure("a fault while the configuration was read again", failure)
+    return [f"not carried out: {failure.type.__name__ if failure.type else failure}"]
+
+
 def _queue(tx: Transaction) -> list[Queued]:
     """Everything that waits for a hospital, as the store has it."""
     return [
@@ -380,9 +379,7 @@ def run(settings: Settings, path: Path, started: Callable[[Daemon], None] | None
 
     reactor: Any = the_reactor
     reactor.seconds = time.monotonic  # a step of the clock must not move the protocols' timers
-    gc.collect()
-    gc.freeze()  # what is there now stays: later collections need not walk it
-    gc.set_threshold(50_000, 20, 50)
+    memory.settle()
     sys.setswitchinterval(0.002)  # the reactor answers while the writer computes
     daemon = Daemon(settings, path, reactor, time.time)
 

@@ -16,7 +16,7 @@ class Connections:
     def __init__(self, destination: Destination, outbox: Outbox, reactor: Any) -> None:
         self.destination = destination
         host, port = destination.connect.host, destination.connect.port
-        settings = MllpSettings(release=destination.mllp_release, answer_time=None)
+        settings = MllpSettings(release=destination.mllp_release, answer_time=None, max_message=destination.max_message)
         changed = Outage("destination", destination.name, reactor).changed
         security = security_of(destination)
         self._connectors = [

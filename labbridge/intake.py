@@ -19,7 +19,7 @@ from labbridge.links.stream import WireProtocol
 from labbridge.metrics import Metrics
 from labbridge.pipeline import Revision
 from labbridge.store import Store, StoreUnavailable
-from labbridge.wire.events import Abandoned, Event, Failed, Note, Overdue, Oversize, Part, Received, Stray
+from labbridge.wire.events import Abandoned, Event, Failed, Left, Note, Overdue, Oversize, Part, Received, Stray
 
 log = structlog.get_logger()
 
@@ -47,6 +47,7 @@ class Intake:
         self.clock = clock
         self.entropy = entropy
         self.tally: defaultdict[str, Counter[str]] = defaultdict(Counter)
+        self.unsettled: Counter[str] = Counter()  # of an analyzer, on links that are gone too
         self.queued = queued
         self._desks: dict[int, Desk] = {}
         self._turns: OrderedDict[int, Desk] = OrderedDict()  # desks with something waiting, in turn
@@ -84,11 +85,12 @@ class Intake:
             return
         if isinstance(event, Part | Received | Oversize):
             desk.unsettled += 1
+            self.unsettled[desk.analyzer] += 1
             self._enqueue(desk, event)
             if desk not in self._held and (desk.unsettled >= LINK_UNSETTLED or self._bytes > WAITING_BYTES):
                 self._held.add(desk)
                 link.hold()
-        elif isinstance(event, Abandoned | Stray):
+        elif isinstance(event, Abandoned | Stray | Left):
             self._enqueue(desk, event)
         elif isinstance(event, Overdue):
             self.metrics.overdue.labels(desk.analyzer).inc()
@@ -147,9 +149,10 @@ class Intake:
         if item.late:
             return
         self._bytes -= len(bytes_of(event))
-        if isinstance(event, Abandoned | Stray):
+        if isinstance(event, Abandoned | Stray | Left):
             return
         desk.unsettled -= 1
+        self.unsettled[desk.analyzer] -= 1
         if isinstance(event, Received) and item.answer.accepted:
             desk.transmission += 1  # a last frame that was refused comes again, and belongs to what is spooled
         if desk.link is None:

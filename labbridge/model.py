@@ -64,7 +64,8 @@ class Specimen(Value, frozen=True):
     type: str = ""
     rack: str = ""
     position: str = ""
-    collected: str = ""
+    collected: str = ""  # as sent
+    collected_at: int | None = None  # seconds since 1970, UTC
 
 
 class Result(Value, frozen=True, array_like=True):
@@ -124,6 +125,7 @@ class Reading(Value, frozen=True):
     control_id: str = ""  # MSH-10; empty where the protocol has none
     type: str = ""  # ORU^R01, or the ASTM header's processing words
     problems: tuple[Reason, ...] = ()  # why a person must look at the message though nothing in it was a result
+    notes: tuple[Reason, ...] = ()  # what is odd about it and holds nothing: for the log
 
 
 class Verdict(Value, frozen=True, array_like=True):

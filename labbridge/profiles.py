@@ -261,7 +261,10 @@ RESULT = (
 )
 _PART = {**_rules("code", "value", "unit"), "when": language.demand}
 _SHAPE: Mapping[str, Words] = {  # the sections that a role may have of its own
-    "specimen": {**_rules("agree", *Specimen.__struct_fields__), "sources": {"*": language.text}},
+    "specimen": {
+        **_rules("agree", *(name for name in Specimen.__struct_fields__ if name != "collected_at")),
+        "sources": {"*": language.text},
+    },
     "patient": {
         **_rules(*Patient.__struct_fields__),
         "age_unit": _one_of("", "d", "w", "m", "y"),

@@ -105,7 +105,7 @@ def _analyzer(
         wrong("framing", f'analyzer "{analyzer.name}": HL7 v2 goes over MLLP alone; remove it')
     notices += [notice for notice in codes.notices if notice not in notices]
     if analyzer.charset:
-        profile = msgspec.structs.replace(profile, charsets=(analyzer.charset,))
+        profile = msgspec.structs.replace(profile, charsets=analyzer.charset)
     for name in profile.charsets:
         try:
             charset.codec(name)

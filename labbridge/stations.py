@@ -6,7 +6,7 @@ import structlog
 from msgspec.structs import asdict
 
 from labbridge import capture
-from labbridge.batch import refusal
+from labbridge.batch import files_of, refusal
 from labbridge.config import Analyzer, Settings
 from labbridge.links.folder import Folder, FolderLink
 from labbridge.links.serial import LineSettings, SerialLine
@@ -29,6 +29,7 @@ if TYPE_CHECKING:
 
 log = structlog.get_logger()
 TELL_AGAIN = 60.0
+ASK_AGAIN = 0.1
 _TIMES = {  # the timers that each kind of machine has
     "mllp": ("answer_time", "reply_time"),
     "lis01": ("answer_time", "reply_time", "receive_time", "busy_time", "contention_time", "interrupt_time"),
@@ -52,7 +53,22 @@ class Station:
 
     def start(self) -> None:
         """Listens, connects, opens or looks. Raises ListenError."""
-        self._source.start()
+        if isinstance(self._source, Folder):
+            self._begin(self._source)
+        else:
+            self._source.start()
+
+    def _begin(self, folder: Folder) -> None:
+        """Looks as soon as the store has told which files it knows, all that came of them earlier included."""
+        daemon, name = self.daemon, self.analyzer.name
+        if daemon.intake.accepting and not daemon.intake.unsettled[name]:
+            daemon.store.submit(lambda tx: files_of(tx, name), folder.start, lambda error: self._begin_later(folder))
+        else:
+            self._begin_later(folder)
+
+    def _begin_later(self, folder: Folder) -> None:
+        if not folder.stopped:
+            self.daemon.reactor.callLater(ASK_AGAIN, self._begin, folder)
 
     def quiet(self) -> None:
         """Takes no more connections and reads no more; answers in flight still leave."""

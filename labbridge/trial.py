@@ -55,6 +55,7 @@ def _report_json(outcome: Outcome) -> dict[str, Any]:
                 "reported": one.value,
                 "verdict": one.verdict.action,
                 "reasons": one.verdict.reasons,
+                **({"edited": True} if result.edited else {}),
             }
         )
     return {
@@ -124,7 +125,7 @@ def try_messages(trial: Trial, payloads: Sequence[bytes], notes: list[str], at: 
             found.error = render(error.reason)
             continue
         found.queries += reading.queries
-        found.notes += [render(problem) for problem in reading.problems]
+        found.notes += [render(each) for each in (*reading.problems, *reading.notes)]
         for report in reading.reports:
             key = pipeline.key_of(report, rules, moment)
             found.outcomes.append(pipeline.decide(report, key, b"", b"", context, rules, compiled, moment))

@@ -71,31 +71,43 @@ def only(database: str, why: str) -> pytest.MarkDecorator:
     return pytest.mark.parametrize("database", [pytest.param(database, marks=marks, id=f"{database}: {why}")], indirect=True)
 
 
-FIRST_PORT, LAST_PORT, WORKERS = 10_000, 32_000, 4
-_given: set[int] = set()
+FIRST_PORT, LAST_PORT, SLICE = 10_000, 32_000, 100  # below what the system gives to outgoing connections
+PATIENCE = 6  # a machine that is busy with other things takes so many times as long
+
+
+def _own_ports() -> Iterator[int]:
+    """Ports that no other process of ours takes meanwhile: whoever has bound the first of a slice has the others too."""
+    slices = list(range(FIRST_PORT, LAST_PORT, SLICE))
+    random.SystemRandom().shuffle(slices)
+    for first in slices:
+        claim = socket.socket()
+        try:
+            claim.bind(("127.0.0.1", first))
+        except OSError:
+            claim.close()
+            continue
+        claim.detach()  # stays bound until this process ends, however it ends
+        yield from range(first + 1, first + SLICE)
+    raise AssertionError("no port is free")
+
+
+_ports = _own_ports()
 
 
 def free_ports(count: int) -> list[int]:
-    """Ports that nobody listens on now, below those that the system gives to outgoing connections.
-
-    None is given twice, and each worker has its own: a hospital that is down for a while must find its port again.
-    """
-    worker = int(os.environ.get("PYTEST_XDIST_WORKER", "gw0").removeprefix("gw")) % WORKERS
-    width = (LAST_PORT - FIRST_PORT) // WORKERS
-    chance = random.SystemRandom()
+    """Ports that nobody has now, none given twice: a hospital that is down for a while must find its port again."""
     found: list[int] = []
     while len(found) < count:
-        port = FIRST_PORT + worker * width + chance.randrange(width)
+        port = next(_ports)
         with socket.socket() as one, contextlib.suppress(OSError):
             one.bind(("127.0.0.1", port))
-            if port not in _given:
-                _given.add(port)
-                found.append(port)
+            found.append(port)
     return found
 
 
 def wait_until(condition: Callable[[], Any], seconds: float, what: str) -> Any:
-    """Waits for a truth, at most so long."""
+    """Waits for a truth; ``seconds`` is more than it takes where nothing else runs, and ``PATIENCE`` times that is waited."""
+    seconds *= PATIENCE
     end = time.monotonic() + seconds
     while time.monotonic() < end:
         value = condition()
@@ -114,7 +126,7 @@ class Laboratory:
         url: str = "sqlite:///lab.db",
         *,
         repeat: str = "hold",
-        timeout: str = "5s",
+        timeout: str = "30s",
         changes: Sequence[tuple[str, str]] = (),
         extra: str = "",
     ) -> None:
@@ -173,9 +185,8 @@ class Laboratory:
     def get(self, page: str) -> bytes:
         """A page of the HTTP port with its header; empty while nobody answers."""
         whole = b""
-        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.http), 1) as client:
+        with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", self.http), 60) as client:
             client.sendall(f"GET {page} HTTP/1.0\r\n\r\n".encode())
-            client.settimeout(2)
             while data := client.recv(65536):
                 whole += data
         return whole
@@ -200,7 +211,7 @@ class Laboratory:
         assert self.process is not None
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-        return self.process.wait(15)
+        return self.process.wait(15 * PATIENCE)
 
     def run(self, *arguments: str) -> subprocess.CompletedProcess[str]:
         """One labbridge command with this configuration, as a process."""
@@ -208,7 +219,7 @@ class Laboratory:
             [sys.executable, "-m", "labbridge", *arguments, "-c", str(self.config)],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=240,
             check=False,
             env={**os.environ, "COLUMNS": "250"},
         )
@@ -351,8 +362,7 @@ class MllpClient:
     """An analyzer that speaks HL7 and waits for each answer."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), 5)
-        self._socket.settimeout(20)
+        self._socket = socket.create_connection(("127.0.0.1", port), 60)
         self._buffer = b""
 
     def send(self, message: bytes) -> bytes:
@@ -387,8 +397,7 @@ class AstmClient:
     """An analyzer that speaks LIS01, one record a frame, and resends a frame that is refused."""
 
     def __init__(self, port: int) -> None:
-        self._socket = socket.create_connection(("127.0.0.1", port), 5)
-        self._socket.settimeout(20)
+        self._socket = socket.create_connection(("127.0.0.1", port), 60)
         self.acknowledged = 0  # frames of the present message
 
     def raw(self, data: bytes) -> bytes:

@@ -12,6 +12,12 @@ from hypothesis import strategies as st
 from labbridge import config
 from labbridge.config.reading import locate
 
+KNOWN_SETS = (
+    "ASCII, UTF-8, GB18030, GBK, GB2312, BIG5, BIG5HKSCS, CP950, EUC_KR, CP949, SHIFT_JIS, CP932, EUC_JP, ISO2022_JP_EXT, "
+    "ISO8859-1, ISO8859-2, ISO8859-3, ISO8859-4, ISO8859-5, ISO8859-6, ISO8859-7, ISO8859-8, ISO8859-9, ISO8859-15, "
+    "CP1250, CP1251, CP1252, CP1253, CP1254, CP1255, CP1256, CP1257, CP1258"
+)
+
 EXAMPLE = Path(__file__).parent.parent / "config.example.toml"
 SITE = '[site]\nname = "Lab"\ntimezone = "Asia/Shanghai"\n'
 WHOLE = (
@@ -231,7 +237,16 @@ ONE_MISTAKE = {
     "an unknown character set": (
         'listen = "127.0.0.1:5001"\ncharset = "hex"',
         'labbridge.toml:9: analyzer[0].charset: expected a character set such as "UTF-8" or "GB18030", got "hex"'
-        " ('hex' is not a text encoding; use codecs.encode() to handle arbitrary codecs)",
+        f" (unknown character set 'hex'; known are: {KNOWN_SETS})",
+    ),
+    "an unknown one in a list of character sets": (
+        'listen = "127.0.0.1:5001"\ncharset = ["UTF-8",\n"gbq"]',
+        'labbridge.toml:9: analyzer[0].charset[1]: expected a character set such as "UTF-8" or "GB18030", got "gbq"'
+        f" (unknown character set 'gbq'; known are: {KNOWN_SETS})",
+    ),
+    "no character set at all": (
+        'listen = "127.0.0.1:5001"\ncharset = []',
+        'labbridge.toml:9: analyzer[0].charset: expected a character set such as "UTF-8" or "GB18030", got []',
     ),
     "text for a list": (
         'listen = "127.0.0.1:5001"\nqc_ids = "^QC"',

@@ -10,10 +10,11 @@ import msgspec
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
+from structlog.testing import capture_logs
 
 from labbridge import commands, model, pipeline
 from labbridge import intake as rooms
-from labbridge.batch import Item, bytes_of
+from labbridge.batch import Item, bytes_of, files_of
 from labbridge.commands import Request
 from labbridge.intake import Intake
 from labbridge.lanes import Queued
@@ -21,7 +22,7 @@ from labbridge.metrics import Metrics
 from labbridge.model import Reason, RemoteProtocolError
 from labbridge.pipeline import AnalyzerRules
 from labbridge.store import Reader, Store, StoreUnavailable, Transaction
-from labbridge.wire.events import Abandoned, Answer, Event, Failed, Note, Overdue, Oversize, Part, Received, Stray
+from labbridge.wire.events import Abandoned, Answer, Event, Failed, Left, Note, Overdue, Oversize, Part, Place, Received, Stray
 
 from .small_lab import NOW, analyzer, moment, observations, revision
 from .store.support import open_ready
@@ -129,7 +130,7 @@ class Road:
     def turn(self) -> None:
         """The reactor runs until intake is idle."""
         while not self.intake.idle:
-            self.calls.get(timeout=10)()
+            self.calls.get(timeout=60)()
         while True:
             try:
                 self.calls.get_nowait()()
@@ -140,7 +141,7 @@ class Road:
     def busy(self) -> Iterator[None]:
         """The writer commits something else meanwhile."""
         go = threading.Event()
-        self.store.submit(lambda tx: go.wait(10), lambda _: None, lambda _: None)
+        self.store.submit(lambda tx: go.wait(60), lambda _: None, lambda _: None)
         try:
             yield
         finally:
@@ -151,7 +152,7 @@ class Road:
         answers: list[Any] = []
         self.store.submit(job, answers.append, answers.append)
         while not answers:
-            self.calls.get(timeout=10)()
+            self.calls.get(timeout=60)()
         return answers[0]
 
     def rows(self, query: str) -> list[Any]:
@@ -214,6 +215,34 @@ def test_frames_are_answered_once_they_are_spooled_and_the_last_empties_the_spoo
     road.turn()
     assert link.codes == ["ACK"] * 5
     assert (road.spool(), road.reports()) == ([], [("S1", "released")])
+
+
+def test_where_a_message_stood_is_stored_with_it_until_its_file_has_left(road: Road) -> None:
+    """In one transaction, for what cannot be read and for what is too large as well; each analyzer has its own."""
+    link, other = road.link(), road.link("astm")
+    road.event(link, Received(1, oru("S1"), Place("a b", "0/2")))
+    road.event(link, Received(2, b"nothing", Place("a b", "1/2")))
+    road.event(link, Oversize(3, b"MSH|", 70_000, b"x" * 32, Place("c", "failed")))
+    road.event(other, Received(1, b"".join(records("S2")), Place("a b", "0/1")))
+    road.turn()
+    assert len(road.kinds()) == 4
+    assert road.ask(lambda tx: files_of(tx, "hl7")) == {"a b": ["0/2", "1/2"], "c": ["failed"]}
+    assert road.intake.unsettled == {"hl7": 0, "astm": 0}
+    road.event(link, Left("a b"))
+    road.turn()
+    assert road.ask(lambda tx: files_of(tx, "hl7")) == {"c": ["failed"]}
+    assert road.ask(lambda tx: files_of(tx, "astm")) == {"a b": ["0/1"]}
+    assert len(road.kinds()) == 4
+
+
+def test_what_is_under_way_counts_until_it_is_settled_though_its_link_is_gone(road: Road) -> None:
+    link = road.link()
+    with road.busy():
+        road.post(link, oru("S1"))
+        road.intake.closed(link)
+        assert road.intake.unsettled["hl7"] == 1
+    road.turn()
+    assert road.intake.unsettled["hl7"] == 0
 
 
 def test_answers_leave_in_the_order_of_receipt(road: Road) -> None:
@@ -504,6 +533,15 @@ def test_a_specimen_twice_in_one_payload_is_no_duplicate_of_itself(road: Road) -
     assert road.reports() == [("S1", "released"), ("S1", "held")]
 
 
+def test_a_lone_escape_character_is_logged_and_holds_nothing(road: Road) -> None:
+    """# conformance: D06."""
+    with capture_logs() as said:
+        road.post(road.link(), oru("S1") + b"NTE|1||5 \\ 3\r")
+        road.turn()
+    assert [(line["event"], line["analyzer"], line["why"]) for line in said] == [("odd message", "hl7", ["lone-escape"])]
+    assert road.reports() == [("S1", "released")]
+
+
 # -- what cannot be read ---------------------------------------------------------------------------------------------
 
 
@@ -624,8 +662,14 @@ def test_bytes_outside_any_message_are_journaled(road: Road) -> None:
     assert (road.kinds(), link.settled) == ([("stray", "open", b"GET / HTTP/1.1")], [])
 
 
+def test_refused_frames_that_came_right_are_journaled_for_nobody(road: Road) -> None:
+    road.event(road.link("astm"), Stray(b"1H|", 3, settled=True))
+    road.turn()
+    assert road.kinds() == [("stray", "settled", b"1H|")]
+
+
 @given(st.binary(max_size=40), st.sampled_from(["hl7", "astm"]))
-@settings(max_examples=40, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=40, deadline=None, suppress_health_check=list(HealthCheck))
 def test_whatever_is_said_is_stored_and_answered(road: Road, said: bytes, name: str) -> None:
     before = len(road.kinds())
     link = road.link(name)

@@ -8,9 +8,16 @@ import pytest
 from labbridge import profiles
 from labbridge.formats import charset
 from labbridge.profiles import ProfileError
+from labbridge.trial import Trial, trial_settings, try_file
+from labbridge.verification.reasons import render_all
 
 ANALYZERS = Path(__file__).parent.parent / "analyzers"
 PLAIN = '[profile]\nmodel = "M"\nvendor = "V"\nprotocol = "hl7v2"\n'
+DOUBTED = (
+    b"H|\\^&|||XN-550^00||||||||E1394-97\rP|1\rO|1||^^26118801^B|||||||N||||||||||||||F\r"
+    b"R|1|^^^^HGB^1|12.9|g/dL||W||F\rR|2|^^^^WBC^1|25.3|10*3/uL||>||F\rR|3|^^^^PLT^1|210|10*3/uL||N||F\r"
+    b"R|4|^^^^Anemia||||A||F\rL|1|N\r"
+)
 PART = '[[result.parts]]\ncode = "OBX-3"\nvalue = "OBX-5"\n'
 RECORDS = PLAIN.replace("hl7v2", "lis02")
 
@@ -184,6 +191,17 @@ def test_the_source_is_the_same_however_it_is_written() -> None:
 
 def test_the_source_covers_the_defaults() -> None:
     assert b"OBX-14" in profiles.parse("m", PLAIN).source
+
+
+def test_a_count_that_the_analyzer_doubts_is_held_with_the_reason_in_words() -> None:
+    (found,) = try_file(Trial(*trial_settings(None, "sysmex-xn", "")), DOUBTED, 0.0).outcomes
+    told = {one.code: (one.verdict.action, render_all(one.verdict.reasons)) for one in found.decision.results}
+    assert told == {
+        "HGB": ("hold", "alarm W of the analyzer (low reliability)"),
+        "WBC": ("hold", "alarm > of the analyzer (beyond the assured linearity)"),
+        "PLT": ("release", ""),
+        "Anemia": ("ignore", ""),
+    }
 
 
 def test_a_profile_cannot_be_changed() -> None:

@@ -178,6 +178,19 @@ def test_an_analyzers_own_charset_zone_and_patterns_count(library: Path) -> None
     assert pipeline.read(message.encode("GB18030"), rules).reports[0].patient.family == "王"
 
 
+def test_an_analyzers_own_guesses_are_made_in_their_order(library: Path) -> None:
+    message = "MSH|^~\\&|A|B|||20261121101500||ORU^R01|1|P|2.3.1\rPID|1||P1||\u738b\rOBR|1||S1\rOBX|1|NM|K||4|mmol/L|||||F\r"
+    for sets, sent, name in (
+        ('["UTF-8", "GBK"]', "UTF-8", "\u738b"),
+        ('["UTF-8", "GBK"]', "GBK", "\u738b"),
+        ('["Latin1", "GBK"]', "GBK", "\u738b".encode("GBK").decode("latin-1")),
+    ):
+        compiled, _ = revision.build(
+            settings_of(library, CONFIG.replace('profile = "plain"', f'profile = "plain"\ncharset = {sets}'))
+        )
+        assert pipeline.read(message.encode(sent), compiled.analyzers["a-1"]).reports[0].patient.family == name
+
+
 def test_a_notice_of_a_shared_map_is_given_once(library: Path) -> None:
     (library / "mappings" / "lab.csv").write_bytes((FILES["lab.csv"] + "钾,mmol/L,K,\n").encode("gb18030"))
     another = '[[analyzer]]\nname = "a-2"\nprofile = "plain"\nmapping = "lab"\nlisten = "127.0.0.1:5002"\n\n[[destination]]'

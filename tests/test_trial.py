@@ -244,6 +244,17 @@ def test_a_full_count_is_explained_on_one_screen(screen: Screen) -> None:
     ]
 
 
+def test_a_result_that_was_edited_by_hand_is_shown_as_such(screen: Screen, tmp_path: Path) -> None:
+    file = tmp_path / "edited.hl7"
+    count = sample("mindray-bc", "patient_cbc_diff.hl7").read_text("utf-8")
+    first = next(line for line in count.splitlines() if line.startswith("OBX|5|"))
+    file.write_text(count.replace(first, f"{first}||E"), "utf-8")
+    marked = [line for line in screen("mindray-bc", file, terminal=False) if " edited " in line]
+    assert [line.split()[0] for line in marked] == ["6690-2"]
+    (report,) = try_file(trial("mindray-bc"), file.read_bytes(), NOW).as_json("")["reports"]
+    assert [result["code"] for result in report["results"] if result.get("edited")] == ["6690-2"]
+
+
 def test_an_alarm_is_shown_with_what_the_profile_knows_of_it(screen: Screen) -> None:
     shown = " ".join(screen("abbott-architect", sample("abbott-architect", "odd_expired_and_failed.astm"), width=250))
     assert "alarm EXP of the analyzer (reagent expired)" in shown
@@ -280,7 +291,8 @@ def test_a_reason_that_all_results_share_is_told_once(screen: Screen) -> None:
     lines = screen("sysmex-xn", sample("sysmex-xn", "odd_no_result.astm"))
     assert "\n".join(lines).count("the specimen id is a counted number, not a barcode") == 1
     reasons = {line.split()[0]: line.partition("hold")[2].strip() for line in lines if " hold" in line}
-    assert (reasons["WBC"], reasons["RBC"]) == ("the analyzer gave no result: ++++", "")
+    beyond = "alarm > of the analyzer (beyond the assured linearity)"
+    assert (reasons["WBC"], reasons["RBC"]) == (f"the analyzer gave no result: ++++; {beyond}", "")
 
 
 def test_columns_that_are_empty_throughout_are_left_out(screen: Screen) -> None:

@@ -1,17 +1,20 @@
 """Release or hold: limits, flags, status, alarms, repeats, what a held result keeps back; ages; reasons in words."""
 
+import re
 import string
 from datetime import datetime
+from pathlib import Path
 from typing import Any
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from labbridge import verification
 from labbridge.model import Decided, Patient, Reason, Result
 from labbridge.verification import Known, Rules, Verifier, _twice_in_report
 from labbridge.verification.ages import age_in_days
-from labbridge.verification.reasons import TEXTS, render, render_all
+from labbridge.verification.reasons import IN_CHINESE, TEXTS, render, render_all
 
 from .small_lab import NOW, ZONE, actions, codes, report, result, tables, verifier
 
@@ -296,6 +299,18 @@ def test_reasons_are_rendered_in_the_language_asked_for() -> None:
     assert render(Reason("critical", {"value": "Positive", "unit": ""})) == "Positive is critical"
     assert render_all([critical, Reason("manual"), critical]) == "7.00 mmol/L is critical; this test is always released by a person"
     assert render_all([critical, Reason("manual")], "zh") == "危急值 7.00 mmol/L；该项目须人工审核"
+
+
+def test_whatever_broke_a_transmission_off_is_told_in_chinese_too() -> None:
+    """Each text that the code gives for it has its words, and none has words that the code does not give."""
+    given = re.compile(r"""(?:\bAbandoned\(|_abandon\(|self\._stop\(|_take_unended\([^"\n]*|"why": )"([^"]+)\"""")
+    package = Path(verification.__file__).parents[1]
+    whys = {why for file in package.rglob("*.py") for why in given.findall(file.read_text("utf-8"))}
+    ends = {f"L record: {end}" for end in ("error", "receiver aborted", "sender aborted", "unknown code")}
+    assert {"a result is cut off", "the connection closed", "the connection closed inside a block"} < whys
+    assert IN_CHINESE["why"].keys() == whys | ends | {"no L record"}
+    assert render(Reason("incomplete", {"why": "no L record"}), "zh") == "传输中断：缺少结束记录（L）"
+    assert render(Reason("incomplete", {"why": "no L record"})) == "the transmission broke off: no L record"
 
 
 def test_an_alarm_is_shown_with_the_profiles_words() -> None:

@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import typer
 
 from labbridge import commands, control, revision
-from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, ConfigFile, console, fail, settings_of
+from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, ConfigFile, console, fail, settings_of, shown
 from labbridge.commands import CommandError, Request
 from labbridge.config import Settings
 from labbridge.pipeline import Moment
@@ -38,7 +38,7 @@ def perform(path: Path, command: str, **options: Any) -> None:
     except OSError as error:
         fail(f"the daemon did not answer at {settings.control.path}: {error}")
     for line in answer.get("said", ()):
-        console.print(line, markup=False)
+        console.print(shown(line), markup=False)
     if not answer.get("ok"):
         fail(str(answer.get("error")))
     if not answer.get("said"):

@@ -1,5 +1,6 @@
 """What the commands share: the configuration, printing, failing with the right exit status."""
 
+import re
 import sys
 from datetime import datetime
 from pathlib import Path
@@ -9,6 +10,7 @@ from zoneinfo import ZoneInfo
 import msgspec
 import typer
 from rich.console import Console
+from rich.text import Text
 
 from labbridge import config
 from labbridge.config import Settings
@@ -26,8 +28,18 @@ errors = Console(stderr=True, highlight=False, soft_wrap=True)
 
 def fail(message: str, status: int = FAILED) -> NoReturn:
     """Says what went wrong and ends with this exit status."""
-    errors.print(message, style="red" if errors.is_terminal else None, markup=False)
+    errors.print("\n".join(map(shown, message.split("\n"))), style="red" if errors.is_terminal else None, markup=False)
     raise typer.Exit(status)
+
+
+def shown(text: str) -> str:
+    """The text with what a terminal would obey or hide written as an escape."""
+    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
+
+
+def as_text(text: str, style: str = "") -> Text:
+    """What came from outside, for the screen."""
+    return Text(shown(text), style)
 
 
 def settings_of(path: Path) -> Settings:
@@ -39,8 +51,11 @@ def settings_of(path: Path) -> Settings:
 
 
 def print_json(value: Any) -> None:
-    """One JSON object on a line of its own."""
-    sys.stdout.write(msgspec.json.encode(named(value)).decode() + "\n")
+    """One JSON object on a line of its own, which a terminal may show."""
+    line = msgspec.json.encode(named(value)).decode()
+    if not line.isprintable():
+        line = "".join(c if c.isprintable() else re.sub("(....)", r"\\u\1", c.encode("utf-16-be").hex()) for c in line)
+    sys.stdout.write(line + "\n")
 
 
 def local(microseconds: int, settings: Settings) -> str:

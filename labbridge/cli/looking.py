@@ -1,5 +1,6 @@
 """Commands that look and change nothing: pending, queue list, trace, verify. They read the store beside the daemon."""
 
+import re
 from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing, contextmanager
@@ -9,15 +10,16 @@ import typer
 from msgspec.structs import asdict
 from rich.progress import Progress
 from rich.table import Table
-from rich.text import Text
 
 from labbridge import model
 from labbridge.batch import past_of
-from labbridge.cli.common import DEFAULT_CONFIG, AsJson, ConfigFile, console, fail, local, print_json, settings_of
+from labbridge.cli.common import DEFAULT_CONFIG, AsJson, ConfigFile, as_text, console, fail, local, print_json, settings_of
 from labbridge.config import Settings
+from labbridge.formats import charset
 from labbridge.model import Decided, Reason, Report
 from labbridge.store import Reader, StoreError
 from labbridge.store import verify as verify_ledger
+from labbridge.store.rows import Message
 from labbridge.verification.reasons import Language, render_all
 
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many at most.")]
@@ -48,7 +50,10 @@ def _table(*columns: str) -> Table:
 
 
 def pending(limit: Limit = 100, chinese: InChinese = False, json: AsJson = False, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """What waits for a person: held specimens and why, and messages that could not be read (#NUMBER)."""
+    """What waits for a person: held specimens and why, and messages that could not be read (#NUMBER).
+
+    `labbridge trace '#NUMBER'` shows such a message, `labbridge reject '#NUMBER'` settles it.
+    """
     settings = settings_of(config)
     language: Language = "zh" if chinese else settings.site.language
     with _reading(settings) as reader:
@@ -67,7 +72,7 @@ def pending(limit: Limit = 100, chinese: InChinese = False, json: AsJson = False
             print_json(_plain(message) | {"note": note})
         else:
             why = f"{message.kind}: {render_all(note, language)}"
-            table.add_row(Text(f"#{message.id}", style="bold"), message.analyzer, local(message.at, settings), "", "", Text(why))
+            table.add_row(as_text(f"#{message.id}", "bold"), message.analyzer, local(message.at, settings), "", "", as_text(why))
     if not json:
         console.print(table if reports or messages else "nothing waits for a person")
 
@@ -77,7 +82,7 @@ def _show_held(table: Table, first: tuple[str, str, str], report: Report, held: 
     own = [one for one in held if any(reason.code != "held-with" for reason in one.verdict.reasons)]
     rows = [(o.test or o.code, f"{o.value or report.results[o.index].value} {o.print_unit}", o.verdict.reasons) for o in own]
     for test, value, reasons in rows or [("", "", report.problems)]:
-        table.add_row(Text(first[0], style="bold"), *first[1:], Text(test), Text(value), Text(render_all(reasons, language)))
+        table.add_row(as_text(first[0], "bold"), *first[1:], as_text(test), as_text(value), as_text(render_all(reasons, language)))
         first = ("", "", "")
     if len(own) < len(held):
         count = len(held) - len(own)
@@ -100,9 +105,9 @@ def queue_list(
             if json:
                 print_json(_plain(row) | {"behind": after, "attempts": len(attempts), "answer": answer})
                 continue
-            state = Text(row.state, style="bold red" if row.state == "refused" else "")
-            cells = (str(row.id), row.destination, Text(row.specimen), state, local(row.at, settings))
-            table.add_row(*cells, f"{after} behind" if after else "", answer)
+            state = as_text(row.state, "bold red" if row.state == "refused" else "")
+            cells = (str(row.id), row.destination, as_text(row.specimen), state, local(row.at, settings))
+            table.add_row(*cells, f"{after} behind" if after else "", as_text(answer))
     if not json:
         console.print(table if waiting else "nothing waits for the hospital")
         if len(waiting) > limit:
@@ -110,28 +115,67 @@ def queue_list(
 
 
 def trace(
-    specimen: Annotated[str, typer.Argument(help="The specimen's id.")], json: AsJson = False, config: ConfigFile = DEFAULT_CONFIG
+    specimen: Annotated[str, typer.Argument(help="The specimen's id, or #NUMBER of a message.")],
+    chinese: InChinese = False,
+    json: AsJson = False,
+    config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
-    """Everything about one specimen: messages, readings, verdicts, who decided, deliveries, the hospital's answers."""
+    """Everything about one specimen: messages, readings, verdicts, who decided, deliveries, the hospital's answers.
+
+    With '#NUMBER' one message, byte for byte: what is no printable character is written as an escape.
+    """
     settings = settings_of(config)
+    language: Language = "zh" if chinese else settings.site.language
+    number = re.fullmatch("#([0-9]{1,18})", specimen)
     with _reading(settings) as reader:
         found = reader.trace(specimen)
+        message = reader.message(int(number[1])) if number and not found.reports else None
+    if message is not None:
+        _show_message(message, settings, language, json)
+        return
     if not found.reports:
-        fail(f"nothing is known of specimen {specimen}")
+        fail(f"there is no message {specimen}" if number else f"nothing is known of specimen {specimen}")
     events: list[dict[str, Any]] = [{"what": "message", **_plain(message)} for message in found.messages]
     for row in found.reports:
         report = model.decode(row.document, Report)
-        events.append({"what": "report", **_plain(row), "results": len(report.results), "reasons": report.problems})
+        edited = [result.code for result in report.results if result.edited]
+        about = {"results": len(report.results), "edited": edited, "reasons": report.problems}
+        events.append({"what": "report", **_plain(row), **about})
     for decision in found.decisions:
         decided = model.decode(decision.document, model.Decision)
         events.append({"what": "decision", **_plain(decision), "comment": decided.comment, "decided": decided.results})
     events += [{"what": "delivery", **_plain(delivery)} for delivery in found.deliveries]
-    events += [{"what": "answer", **_plain(attempt)} for attempt in found.attempts]
+    events += [{"what": "answer", **_plain(attempt), "reply": _readable(attempt.reply)} for attempt in found.attempts]
     for event in sorted(events, key=lambda one: one["at"]):
         if json:
             print_json(event)
         else:
-            _tell(local(event["at"], settings), event, settings.site.language)
+            _tell(local(event["at"], settings), event, language)
+
+
+ON_SCREEN = 65536  # characters of a message
+
+
+def _show_message(message: Message, settings: Settings, language: Language, json: bool) -> None:
+    """One message of the journal and its bytes, a line for each record or segment."""
+    note = model.decode(message.note.encode() or b"[]", list[Reason])
+    if json:
+        print_json({"what": "message", **_plain(message), "note": note, "body": message.body, "text": _readable(message.body)})
+        return
+    _tell(local(message.at, settings), {"what": "message", **_plain(message), "reasons": note}, language)
+    text = _readable(message.body)
+    for line in text[:ON_SCREEN].splitlines(keepends=True):
+        console.print(as_text(line))
+    if len(text) > ON_SCREEN:
+        console.print(f"… and {len(text) - ON_SCREEN} characters more (--json)")
+    if message.size > len(message.body):
+        console.print(f"only the first {len(message.body)} of its {message.size} bytes were kept")
+
+
+def _readable(data: bytes) -> str:
+    """Bytes as text, in the character set that they name or else UTF-8; a byte that is of neither is written ``\\xhh``."""
+    text, wrong = charset.decode(data, ("UTF-8",))
+    return data.decode("utf-8", "backslashreplace") if wrong else text
 
 
 _TOLD = ("id", "report_id", "delivery_id", "kind", "analyzer", "role", "destination", "state", "results", "actor", "comment")
@@ -139,11 +183,14 @@ _TOLD = ("id", "report_id", "delivery_id", "kind", "analyzer", "role", "destinat
 
 def _tell(at: str, event: dict[str, Any], language: Language) -> None:
     """One event of a specimen's story in words."""
-    words = "  ".join(f"{name} {event[name]}" for name in (*_TOLD, "control_id", "outcome") if event.get(name))
-    console.print(Text(f"{at}  {event['what']:<9} {words}"), Text(render_all(event.get("reasons", ()), language), style="yellow"))
+    words = "  ".join(f"{name} {event[name]}" for name in (*_TOLD, "size", "control_id", "outcome") if event.get(name))
+    words += f"  edited by hand: {', '.join(event['edited'])}" if event.get("edited") else ""
+    console.print(as_text(f"{at}  {event['what']:<9} {words}"), as_text(render_all(event.get("reasons", ()), language), "yellow"))
+    for line in event.get("reply", "").splitlines(keepends=True):
+        console.print(as_text(f"{'':21}{line}", "dim"))
     for one in event.get("decided", ()):
         text = f"{'':21}{one.test or one.code} {one.value} {one.unit} {one.flag}: {one.verdict.action}"
-        console.print(Text(text), Text(render_all(one.verdict.reasons, language), style="yellow"))
+        console.print(as_text(text), as_text(render_all(one.verdict.reasons, language), "yellow"))
 
 
 def verify(json: AsJson = False, config: ConfigFile = DEFAULT_CONFIG) -> None:
@@ -158,6 +205,6 @@ def verify(json: AsJson = False, config: ConfigFile = DEFAULT_CONFIG) -> None:
         verdict = "CHANGED" if result.problems else "as written"
         console.print(f"{result.facts} facts in {result.transactions} transactions: {verdict}")
         for problem in result.problems:
-            console.print(problem, style="red", markup=False)
+            console.print(as_text(problem, "red"))
     if result.problems:
         raise typer.Exit(1)

@@ -11,7 +11,7 @@ from rich.table import Table
 from rich.text import Text
 
 from labbridge import profiles, revision, security
-from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, AsJson, ConfigFile, console, fail, print_json, settings_of
+from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, AsJson, ConfigFile, as_text, console, fail, print_json, settings_of
 from labbridge.formats.validity import validity
 from labbridge.identify import LIMIT, Candidate, Identified, Identifier
 from labbridge.model import Decided, Result, Verdict
@@ -78,11 +78,11 @@ def _prove_files(files: Sequence[Path]) -> None:
 
 def _show(file: Path, found: Found, trial: Trial) -> None:
     """One screen about one file."""
-    console.rule(_text(str(file)))
-    _say(*(_text(f"note: {note}", "yellow") for note in found.notes))
+    console.rule(as_text(str(file)))
+    _say(*(as_text(f"note: {note}", "yellow") for note in found.notes))
     if found.error:
-        _say(_text(f"not read: {found.error}", "bold red"))
-    _say(*(_text(f"a query for orders: {', '.join(query.specimens) or 'all'}") for query in found.queries))
+        _say(as_text(f"not read: {found.error}", "bold red"))
+    _say(*(as_text(f"a query for orders: {', '.join(query.specimens) or 'all'}") for query in found.queries))
     for outcome in found.outcomes:
         payloads = []
         for out in outcome.outgoing:
@@ -101,35 +101,36 @@ def _show_report(outcome: Outcome, language: Language) -> dict[int, list[Text]]:
     why = f"{outcome.state}: {render_all((*report.problems, *shared), language)}".removesuffix(": ")
     who = f"  patient {patient.id} {patient.sex} {patient.birth}".rstrip() if patient.id or patient.sex else ""
     nothing = "" if outcome.outgoing else "  nothing is sent"
-    _say(_text(f"specimen {report.specimen.id or '(none)'}  role {report.role}{who}  {why}{nothing}", "bold"))
+    _say(as_text(f"specimen {report.specimen.id or '(none)'}  role {report.role}{who}  {why}{nothing}", "bold"))
     extra = [" ".join(filter(None, (r.code, r.value[:24], r.unit, *r.flags))) for n, r in enumerate(report.results) if n not in own]
     if extra:
-        _say(_text(f"ignored: {', '.join(extra)}", "dim"))
+        _say(as_text(f"ignored: {', '.join(extra)}", "dim"))
     return {one.index: _row(report.results[one.index], one, render_all(own[one.index], language)) for one in rest}
 
 
 def _row(result: Result, one: Decided, why: str) -> list[Text]:
-    texts = [result.code, result.value[:24], result.unit, " ".join(result.flags), one.test or "-"]
+    marks = [*result.flags, *(["edited"] if result.edited else [])]
+    texts = [result.code, result.value[:24], result.unit, " ".join(marks), one.test or "-"]
     texts += [f"{one.value} {one.print_unit}" if one.value else "", one.flag.strip("N"), one.verdict.action, why]
-    return [_text(text, STYLES[one.verdict.action]) for text in texts]
+    return [as_text(text, STYLES[one.verdict.action]) for text in texts]
 
 
 def _show_sent(rows: dict[int, list[Text]], payloads: Sequence[tuple[str, Sequence[tuple[str, Decided | None]]]]) -> None:
     """The results, each beside its bytes where there is one payload and the terminal is wide enough; else one below the other."""
     if len(payloads) == 1 and console.is_terminal:
         [(title, sent)], stay = payloads, dict(rows)
-        beside = [[*(stay.pop(one.index)[:-1] if one else map(Text, [""] * 8)), _text(line)] for line, one in sent]
+        beside = [[*(stay.pop(one.index)[:-1] if one else map(Text, [""] * 8)), as_text(line)] for line, one in sent]
         lines = _table(title, [*beside, *stay.values()])
         if max(line.cell_len for line in lines) <= console.width:
             return _say(*lines)
     _say(*_table("why", list(rows.values())))
     for title, sent in payloads:
-        console.print(_text(title, "bold"), *(_text(segment) for segment, _ in sent), sep="\n")
+        console.print(as_text(title, "bold"), *(as_text(segment) for segment, _ in sent), sep="\n")
 
 
 def _table(last: str, rows: Sequence[Sequence[Text]]) -> list[Text]:
     """The lines of a table, without the columns that are empty throughout; ``last`` heads the last column."""
-    heads = [_text(name, "bold") for name in ("code", "value", "unit", "", "test", "reported", "", "verdict", last)]
+    heads = [as_text(name, "bold") for name in ("code", "value", "unit", "", "test", "reported", "", "verdict", last)]
     columns = [column for column in zip(heads, *rows, strict=True) if any(cell.plain for cell in column[1:])]
     for column in columns[:-1]:
         width, right = max(cell.cell_len for cell in column), column[0].plain in ("value", "reported")
@@ -142,11 +143,6 @@ def _say(*lines: Text) -> None:
     """Prints words and tables; what is wider than a terminal goes on in its next line at a blank."""
     for line in lines:
         console.print(line, soft_wrap=not console.is_terminal)
-
-
-def _text(text: str, style: str = "") -> Text:
-    """The text with what a terminal would obey or hide written as an escape."""
-    return Text("".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text), style)
 
 
 def identify(
@@ -181,14 +177,14 @@ def identify(
 def _show_identified(file: Path, found: Identified) -> None:
     """What was seen in a file, then a line for each profile that may be meant."""
     seen = found.seen
-    console.rule(_text(str(file)))
+    console.rule(as_text(str(file)))
     about = [seen.framing, " ".join(filter(None, (seen.protocol, seen.version)))]
     about += [f"delimiters {seen.delimiters}", f"sender {seen.sender or '(none)'}"] if seen.protocol else []
     about += [f"{seen.messages} messages" if seen.messages != 1 else "1 message"] if seen.protocol else []
     about += ["only its beginning was looked at"] if seen.cut else []
-    _say(_text(", ".join(filter(None, about))))
+    _say(as_text(", ".join(filter(None, about))))
     if found.error:
-        _say(_text(f"no profile reads it: {found.error}", "bold red"))
+        _say(as_text(f"no profile reads it: {found.error}", "bold red"))
     if not found.candidates:
         return
     table = Table(box=None, header_style="bold", pad_edge=False)
@@ -198,7 +194,7 @@ def _show_identified(file: Path, found: Identified) -> None:
         cells = [one.profile, "fits" if one.fits else "", f"{one.known} of {one.codes}" if one.codes else ""]
         cells += [one.specimen or "(none)", ", ".join(one.roles) or ("query" if one.queries else "")]
         cells += [f"{one.held} of {one.results}" if one.results else "", _why(one)]
-        table.add_row(*(_text(cell, "bold green" if one.fits else "") for cell in cells))
+        table.add_row(*(as_text(cell, "bold green" if one.fits else "") for cell in cells))
     console.print(table)
 
 

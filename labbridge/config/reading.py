@@ -21,6 +21,7 @@ import msgspec
 
 from labbridge.config import settings as kinds
 from labbridge.config.settings import SQLITE, Address, Setting
+from labbridge.formats import charset
 
 KeyPath = tuple[str | int, ...]
 Mistake = tuple[KeyPath, str]  # where; what is wrong, and what to write instead
@@ -59,6 +60,10 @@ class Reader:
         choices, origin = get_args(kind), get_origin(kind)
         if kind in _LEAVES:
             return self._leaf(kind, raw, at)
+        if kind == kinds.Charsets:
+            if isinstance(raw, list) and raw:
+                return tuple(self._value(kinds.Charset, item, (*at, index)) for index, item in enumerate(raw))
+            return (self._leaf(kinds.Charset, raw, at),)
         if kind is kinds.SerialSettings and isinstance(raw, str):
             raw = {"device": raw}
         if _is_table(kind):
@@ -182,7 +187,7 @@ _LEAVES: dict[Any, tuple[type, str, Callable[[Any], Any]]] = {
     kinds.Network: (str, 'a network or an address such as "192.168.10.0/24"', lambda text: str(ipaddress.ip_network(text))),
     kinds.Regex: (str, "a regular expression in single quotes such as '^[0-9]{8,14}$'", lambda text: re.compile(text).pattern),
     kinds.Zone: (str, 'a time zone such as "Asia/Shanghai"', lambda text: zoneinfo.ZoneInfo(text).key),
-    kinds.Charset: (str, 'a character set such as "UTF-8" or "GB18030"', lambda text: "A".encode(text) and text),
+    kinds.Charset: (str, 'a character set such as "UTF-8" or "GB18030"', lambda text: charset.codec(text) and text),
     kinds.Field: (str, 'a field of HL7 such as "OBR-3"', partial(_fitting, r"[A-Z][A-Z0-9]{2}-[1-9][0-9]?")),
     kinds.Segment: (str, 'a segment of HL7 such as "ZLB|{specimen.id}"', partial(_fitting, r"[A-Z][A-Z0-9]{2}\|.*")),
     kinds.DatabaseUrl: (str, '"sqlite:///labbridge.db" or "postgresql+psycopg://user:password@host/labbridge"', _database),

@@ -41,6 +41,7 @@ _SETS: dict[str, tuple[str, ...]] = {
     **{f"iso8859-{part}": (f"8859/{part}", f"ISO8859{part}") for part in (*range(2, 10), 15)},
     **{f"cp{page}": (f"CP{page}", f"WINDOWS{page}") for page in range(1250, 1259)},
 }
+_KNOWN = ", ".join(map(str.upper, _SETS))
 # Senders that name the older set use characters of the newer one, which contains it. What ISO 2022 switches to is no
 # part of the set that it begins with.
 _READ_AS = {"gb2312": "gb18030", "gbk": "gb18030", "big5": "cp950", "euc_kr": "cp949", "shift_jis": "cp932"}
@@ -131,7 +132,7 @@ def codec(name: str) -> str:
     """Python's codec for a character set by any of its names; raises LookupError."""
     found = NAMES.get(_plain(name))
     if found is None:
-        raise LookupError(f"unknown character set {name!r}")
+        raise LookupError(f"unknown character set {name!r}; known are: {_KNOWN}")
     return found
 
 

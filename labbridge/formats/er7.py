@@ -169,6 +169,14 @@ def unescape(text: str, delimiters: Delimiters = DEFAULT, decode: Callable[[byte
     return pattern.sub(resolve, text)
 
 
+def has_lone_escape(message: Message) -> bool:
+    """Whether anything after the header has an escape character that belongs to no sequence (it is kept as text)."""
+    mark = message.delimiters.escape
+    pattern, _ = _unescapes(message.delimiters)
+    texts = (text for line in message.lines[1:] if mark in line for text in line.split(message.delimiters.field))
+    return any(mark in pattern.sub("", text) for text in texts if mark in text)
+
+
 def messages(payload: bytes, *, verify: bool = True) -> list[bytes]:
     """Take a payload apart into its messages, the envelope of a batch removed (HL7 2.5, 2.10.3).
 

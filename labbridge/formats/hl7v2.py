@@ -30,6 +30,7 @@ _RESULTS = frozenset(("ORU^R01", "ORU^R30", "ORU^R31", "ORU^R32", "OUL^R21", "OU
 # Stored and acknowledged, and nothing follows: a query taken back, device status and events (CONFORMANCE F07, F08).
 _EVENTS = frozenset(("QCN^J01", "SSU^U03", "ESU^U01", "INU^U05", "TCU^U10", "EAN^U09", "LSU^U12"))
 _VERSIONS = frozenset(("2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6"))
+_NOTES = (Reason("lone-escape"),)
 # The segments that the reader itself knows, and how many of their fields it looks at.
 _LONGEST = 100  # characters of MSH-9 and MSH-12 that are worth remembering
 _NAME = itemgetter(slice(3))
@@ -58,25 +59,28 @@ def read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
 
 def _read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
     text, undecodable = charset.decode(payload, profile.charsets)
-    delimiters, lines = er7.parse(text)
-    header = Segment(lines.pop(0), delimiters)
+    message = er7.parse(text)
+    delimiters, (head, *lines) = message
+    header = Segment(head, delimiters)
+    escaped = text.find(delimiters.escape) != text.rfind(delimiters.escape)  # MSH-2 has the first
+    notes = _NOTES if escaped and er7.has_lone_escape(message) else ()
     told = header.field(9), header.field(12), delimiters, profile
     kind = _kind(*told) if len(told[0]) + len(told[1]) <= _LONGEST else _kind.__wrapped__(*told)
     number = header.field(10)
     control_id = number if number.isalnum() else header.component(10, s=0).strip()
     problems = (undecodable,) if undecodable else ()
     # Bytes written as \X..\ are of the message's own character set; that is rare enough to be looked up only then.
-    reader = _reader(profile, delimiters, header.field(18)[:40] if f"{delimiters.escape}X" in text else "")
+    reader = _reader(profile, delimiters, header.field(18)[:40] if escaped and f"{delimiters.escape}X" in text else "")
     scope = Scope(MSH=header.fields + [""] * reader.widths["MSH"])
     if kind in _EVENTS:
-        return Reading((), (), control_id, kind, problems)
+        return Reading((), (), control_id, kind, problems, notes)
     if kind in profile.query["types"]:
         scope.update((line[:3], reader.fields(line[:3], line)) for line in lines)
-        return Reading((), reader.query(scope), control_id, kind, problems)
+        return Reading((), reader.query(scope), control_id, kind, problems, notes)
     assembly = Assembly(reader, scope, zone, problems)
     _walk(lines, reader, assembly)
     reports = assembly.reports()
-    return Reading(reports, (), control_id, kind, problems if reports else (*problems, NO_RESULTS))
+    return Reading(reports, (), control_id, kind, problems if reports else (*problems, NO_RESULTS), notes)
 
 
 @lru_cache(maxsize=256)

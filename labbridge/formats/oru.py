@@ -8,7 +8,7 @@ from 2.5 an SPM follows the OBX of each OBR.
 import re
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from datetime import UTC, datetime, tzinfo
+from datetime import UTC, date, datetime, tzinfo
 from functools import lru_cache, partial
 from operator import attrgetter
 from typing import Literal, NamedTuple
@@ -93,7 +93,6 @@ _REMEMBERED, _LONGEST, _MANY = 8192, 64, 200  # values, the characters of one, t
 _NUMERIC = frozenset(("number", "comparator", "ratio"))
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _STRUCTURED = re.compile(r"(<=|>=|<|>)?\s*([+-]?\d+(?:\.\d+)?)(?:\s*([:/])\s*(\d+(?:\.\d+)?))?")
-_TIME = re.compile(r"\d{8}(?:\d{4}(?:\d\d(?:\.\d{1,4})?)?)?(?:[+-]\d{4})?")
 _PRECISION = re.compile(r"\d{10}(?:\d\d)?(?:\d\d(\.\d{1,4})\d*)?(?:[+-]\d{4})?")  # of a time, where it is not the second
 _WHOLE_REPORT = "11502-2^Laboratory report^LN"
 _NO_NAME = "^^^^^^U"  # PID-5 is required: unspecified (HL7 table 0200)
@@ -202,9 +201,10 @@ class Writer:
         """The OBR of every group of results, its OBX, and the specimen."""
         report, stamp, level = message.report, message.stamp, self._level
         work_out = self._groups if len(decided) <= _MANY else self._grouped
-        request = self._request_of(report, decided)
         observe = self._observation_of(message, changes)
-        specimen = [_line(_specimen(report.specimen), changes)] if level >= (2, 5) else []
+        collected = self._collected(report.specimen)
+        specimen = [_line(_specimen(report.specimen, collected), changes)] if level >= (2, 5) else []
+        request = self._request_of(report, collected, decided)
         order = [_line("ORC|RE", changes)] if "ORC" in changes else []
         lines: list[str] = []
         for n, (service, places) in enumerate(work_out(tuple([one.test for one in decided])), 1):
@@ -214,10 +214,18 @@ class Writer:
             lines += specimen
         return lines
 
-    def _request_of(self, report: Report, decided: Sequence[Decided]) -> Callable[[int, str, Sequence[_Place], str], str]:
+    def _collected(self, specimen: Specimen) -> str:
+        """When a specimen was drawn: a time, or the day alone."""
+        if specimen.collected_at is not None:
+            return self._time(specimen.collected_at, specimen.collected)
+        return specimen.collected if specimen.collected and _is_day(specimen.collected) else ""
+
+    def _request_of(
+        self, report: Report, collected: str, decided: Sequence[Decided]
+    ) -> Callable[[int, str, Sequence[_Place], str], str]:
         """The OBR of each group of a report's results."""
         specimen, results = report.specimen, report.results
-        collected, (name, kind) = _collected(specimen), escaped(specimen.id, specimen.type if self._level < (2, 5) else "")
+        name, kind = escaped(specimen.id, specimen.type if self._level < (2, 5) else "")
         required = "||1" if self._level < (2, 3, 1) else ""  # OBR-27: one, the standard's default
         statuses = {one.status for one in decided}
         common = _status(statuses) if len(statuses) == 1 else ""
@@ -301,13 +309,17 @@ def _patient(patient: Patient) -> str:
     return f"PID|1||{number}||{name}||{birth}|{sex}"
 
 
-def _specimen(specimen: Specimen) -> str:
+def _specimen(specimen: Specimen, collected: str) -> str:
     name, kind = escaped(specimen.id, specimen.type)
-    return f"SPM|1|{name}||{kind or _NO_TYPE}|||||||||||||{_collected(specimen)}"
+    return f"SPM|1|{name}||{kind or _NO_TYPE}|||||||||||||{collected}"
 
 
-def _collected(specimen: Specimen) -> str:
-    return specimen.collected if specimen.collected and _TIME.fullmatch(specimen.collected) else ""
+def _is_day(text: str) -> bool:
+    """Whether a text is a day as HL7 writes it, YYYYMMDD."""
+    try:
+        return len(text) == 8 and text.isdecimal() and date.fromisoformat(text) is not None
+    except ValueError:
+        return False
 
 
 @lru_cache(maxsize=4096)

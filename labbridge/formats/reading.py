@@ -15,8 +15,8 @@ from typing import Any
 import msgspec
 from msgspec.structs import asdict, replace
 
-from labbridge.formats.records import BAD_TIME, NO_CODE, Item, Records
-from labbridge.formats.rules import Fields, Rules, Scope
+from labbridge.formats.records import BAD_TIME, NO_CODE, UNREADABLE, Item, Records
+from labbridge.formats.rules import Fields, Rules, Scope, padded, reading_of
 from labbridge.formats.values import NULL, TYPED, Clock, Memo, Understood, birth_date, classifier, clock_for
 from labbridge.language import Rule
 from labbridge.model import Patient, Query, Reading, Reason, Report, Result, Role, Specimen
@@ -91,13 +91,17 @@ class ShapeReader:
         self._sexes = _SEXES | {word.upper(): sex for word, sex in patient.get("sexes", {}).items()}
         self._comments = rules.texts(shape["report"].get("comments", ()))
 
-    def specimen(self, scope: Scope) -> tuple[Specimen, bool]:
-        """The specimen, and whether no other place that should name it names another."""
+    def specimen(self, scope: Scope, clock: Clock) -> tuple[Specimen, list[Reason]]:
+        """The specimen, and what holds its report: a time that is none, another place that names another specimen."""
         found = {key: get(scope) for key, get in self._specimen.items()}
         word = found.get("source", "")
         found["source"] = self._sources.get(word, self._sources.get("*", "") if word else "")
-        specimen = Specimen(**found)
-        return specimen, not specimen.id or all(text == specimen.id for text in self._agree(scope))
+        if found.get("collected") in self._profile.null_times:
+            found["collected"] = ""
+        at, bad = clock[found.get("collected", "")]
+        specimen = Specimen(**found, collected_at=at)
+        agreed = not specimen.id or all(text == specimen.id for text in self._agree(scope))
+        return specimen, [*([BAD_TIME] if bad else []), *([] if agreed else [SPECIMEN_CONFLICT])]
 
     def patient(self, scope: Scope) -> Patient:
         """The patient, as the analyzer knows them."""
@@ -130,10 +134,11 @@ class ResultReader:
         self._profile, self._delimiters, self._note = profile, rules.delimiters, note
         self._widths = rules.widths
         self.record = record = section["record"]
-        own = {word: _of_notes(rule, note, False) for word, rule in section.items() if word in RESULT}
+        own = {word: reading_of(note, rule, False) for word, rule in section.items() if word in RESULT}
         places = {word: {path[:2] for each in rule for path in each.paths} for word, rule in own.items()}
         finders = {word: self._finder(word, rule, rules) for word, rule in own.items()}
         self._value, self._measured = finders.pop("value"), finders.pop("measured")
+        self._refused, self._unresolved, self._resolve = rules.refused(own["value"]), rules.unresolved, rules.resolve
         self._values, self._blank = sorted(places["value"]), "".join(rules.delimiters[1:]) + " "
         varying = places["value"] | places["measured"]
         self._once = {
@@ -164,7 +169,7 @@ class ResultReader:
         self._told: Memo[str, Understood] = Memo(lambda raw: understand(cut(raw)))
         self._records = Records(section, rules, self.fields, self._understood.__getitem__)
         self._find_alarms, self._find_comments = (
-            rules.texts(_of_notes(section.get(word, ()), note, True)) for word in ("alarms", "comments")
+            rules.texts(reading_of(note, section.get(word, ()), True)) for word in ("alarms", "comments")
         )
 
     def _finder(self, word: str, rule: Rule, rules: Rules) -> Callable[[Scope], Any]:
@@ -228,14 +233,23 @@ class ResultReader:
         fields = scope[self.record]
         known, typed = self._known[self._pick(fields) + around]
         if typed:
-            value, kind, number, comparator = typed(fields[5], self._delimiters, self._understood.__getitem__)
+            value, kind, number, comparator = typed(fields[5], self._delimiters, self._understood.__getitem__, self._resolve)
         else:
             value, kind, number, comparator = (
                 self._told[fields[self._field]] if self._field else self._understood[self._value(scope)]
             )
-            if not value and any(scope[segment][field].strip(self._blank) == NULL for segment, field in self._values):
-                value = NULL  # not what a field says that was left empty
-        return replace(known, value=value, kind=kind, number=number, comparator=comparator)
+        result = replace(known, value=value, kind=kind, number=number, comparator=comparator)
+        return result if number else self._proved(result, scope, typed is None)
+
+    def _proved(self, result: Result, scope: Scope, by_rule: bool) -> Result:
+        """A result without a number: a value that was deleted, or that cannot be read, is none that was left empty."""
+        if result.value:
+            return replace(result, problems=(UNREADABLE,)) if self._unresolved(result.value) else result
+        if by_rule and (sent := self._refused(scope)):
+            return replace(result, value=sent, kind="text", problems=(UNREADABLE,))
+        if by_rule and any(scope[segment][field].strip(self._blank) == NULL for segment, field in self._values):
+            return replace(result, value=NULL)
+        return result
 
     def _seen_in(self, time: int, around: tuple[str, ...]) -> dict[str, Result]:
         """The records that are remembered with their time in this field and these texts around them."""
@@ -273,24 +287,13 @@ class ResultReader:
             result,
             alarms=tuple(alarm for alarm in alarms if alarm not in self._profile.no_alarm),
             comments=tuple(comments),
-            problems=(*([] if result.code else [NO_CODE]), *([BAD_TIME] if bad_time else [])),
+            problems=(*result.problems, *([] if result.code else [NO_CODE]), *([BAD_TIME] if bad_time else [])),
         )
 
 
 def _all_of(places: Sequence[int]) -> Callable[[Fields], object]:
     """What gives the fields at these places."""
     return itemgetter(*places) if places else lambda fields: ()
-
-
-def padded(fields: Fields, width: int) -> Fields:
-    """The fields of a segment, made as many as any rule reads of it."""
-    missing = width + 1 - len(fields)
-    return fields + [""] * missing if missing > 0 else fields
-
-
-def _of_notes(rule: Rule, note: str, wanted: bool) -> Rule:
-    """The alternatives that read the notes, or those that do not."""
-    return tuple(each for each in rule if any(path.segment == note for path in each.paths) == wanted)
 
 
 PATIENT, SPECIMEN, ORDER = 1, 2, 3  # how deep a level lies; the header's is 0
@@ -388,7 +391,7 @@ class Assembly:
         scope, plain = order.scope, self._reader.plain
         role = self._reader.role(scope)
         shape = self._reader.shapes.get(role, plain)
-        specimen, agreed = shape.specimen(scope)
+        specimen, doubts = shape.specimen(scope, self._clock)
         results, items = shape.results, order.items
         if results.record != plain.results.record:  # the order itself is the result, unless results were sent with it
             own = self._reader.separator.join(scope[results.record])
@@ -407,8 +410,7 @@ class Assembly:
         draft.problems += order.doubts
         if not specimen.id:
             draft.problems.append(_NO_SPECIMEN)
-        if not agreed:
-            draft.problems.append(SPECIMEN_CONFLICT)
+        draft.problems += doubts
         level: Level | None = order
         fresh = []
         while level is not None and id(level) not in draft.noted:  # what is said of a patient is said once
@@ -438,4 +440,5 @@ def joined(readings: Sequence[Reading], further: Iterable[Reason] = ()) -> Readi
         readings[0].control_id if readings else "",
         readings[0].type if readings else "",
         distinct([*(problem for reading in readings for problem in reading.problems), *further]),
+        distinct(note for reading in readings for note in reading.notes),
     )

@@ -16,6 +16,7 @@ Item = tuple[str, Sequence[Fields]]  # a result's own record, and the notes or c
 
 NO_CODE = Reason("no-code")
 BAD_TIME = Reason("bad-time")
+UNREADABLE = Reason("unreadable-value")
 _NOT_VALID = Reason("not-valid")
 _CUT_OFF = Reason("incomplete", {"why": "a result is cut off"})
 
@@ -30,6 +31,7 @@ class Records:
         self, section: Section, rules: Rules, fields: Callable[[str], Fields], understand: Callable[[str], Understood]
     ) -> None:
         self._record, self._fields, self._understand = section["record"], fields, understand
+        self._unresolved = rules.unresolved
         always = ((),)
         self._keep, self._valid, self._complete = (
             rules.condition(section.get(word, always)) for word in ("keep", "valid", "complete")
@@ -39,6 +41,7 @@ class Records:
                 rules.condition(part.when or always),
                 rules.text(part.code),
                 rules.text(part.value),
+                rules.refused(part.value),
                 part.unit and rules.text(part.unit),
             )
             for part in section.get("parts", ())
@@ -71,17 +74,23 @@ class Records:
         return [part for item, result in zip(kept, found, strict=True) for part in self._apart(scope, item, result)], problems
 
     def _apart(self, scope: Scope, item: Item, result: Result) -> list[Result]:
-        """The answers in one record; the result as it was read, where it has none of those."""
+        """The answers in one record; the result as it was read, where none of those can be."""
         scope[self._record] = self._fields(item[0])
-        return list(self._answers(scope, result)) or [result]
+        answers = list(self._answers(scope, result))
+        return answers if any(UNREADABLE not in answer.problems for answer in answers) else [result]
 
     def _answers(self, scope: Scope, result: Result) -> Iterator[Result]:
-        others = tuple(problem for problem in result.problems if problem != NO_CODE)
-        for holds, code_of, value_of, unit_of in self._parts:
-            if holds(scope) and (text := value_of(scope)):
-                value, kind, number, comparator = self._understand(text)
+        others = tuple(problem for problem in result.problems if problem not in (NO_CODE, UNREADABLE))
+        for holds, code_of, value_of, refused, unit_of in self._parts:
+            if not holds(scope):
+                continue
+            text = value_of(scope)
+            unread = "" if text else refused(scope)
+            if text or unread:
+                value, kind, number, comparator = self._understand(text) if text else (unread, "text", "", "")
                 code, unit = code_of(scope), unit_of(scope) if unit_of else result.unit if unit_of is None else ""
-                problems = others if code else (*others, NO_CODE)
+                wrong = bool(unread) or (not number and self._unresolved(value))
+                problems = (*others, *([UNREADABLE] if wrong else []), *([] if code else [NO_CODE]))
                 yield replace(
                     result, code=code, value=value, kind=kind, number=number, comparator=comparator, unit=unit, problems=problems
                 )

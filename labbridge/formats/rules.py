@@ -23,6 +23,17 @@ class Scope(dict[str, Fields]):
         return _BLANK
 
 
+def padded(fields: Fields, width: int) -> Fields:
+    """The fields of a segment, made as many as any rule reads of it."""
+    missing = width + 1 - len(fields)
+    return fields + [""] * missing if missing > 0 else fields
+
+
+def reading_of(segment: str, rule: Rule, wanted: bool) -> Rule:
+    """The alternatives of a rule that read a segment, or those that do not."""
+    return tuple(each for each in rule if any(path.segment == segment for path in each.paths) == wanted)
+
+
 class Rules:
     """Makes functions of rules and conditions; ``widths`` is how many fields of each segment they read.
 
@@ -86,6 +97,10 @@ class Rules:
             return tuple(filter(None, found))
 
         return every
+
+    def refused(self, rule: Rule) -> Callable[[Scope], str]:
+        """The first text that is there and that the pattern of its alternative does not fit, where the rule finds nothing."""
+        return self.text(tuple(each._replace(pattern=None) for each in rule if each.pattern))
 
     def condition(self, condition: Condition) -> Callable[[Scope], bool]:
         """Whether any of a condition's tables fits whole."""
@@ -160,6 +175,15 @@ class Rules:
             return unescape(raw, delimiters) if mark in raw else raw
 
         return cut
+
+    def resolve(self, text: str) -> str:
+        """A text that was cut out, with its escapes resolved."""
+        return self._unescape(text, self.delimiters) if self.delimiters.escape in text else text
+
+    def unresolved(self, text: str) -> bool:
+        """Whether a text has bytes in hexadecimal that no character set of the message has."""
+        mark = self.delimiters.escape
+        return mark in text and bool(mark and re.search("{0}X(?:[0-9A-Fa-f]{{2}})+{0}".format(re.escape(mark)), text))
 
 
 def _with_code_points(unescape: Callable[[str, Delimiters], str], mark: str) -> Callable[[str, Delimiters], str]:

@@ -38,6 +38,7 @@ class Memo(dict[K, V], Generic[K, V]):
 
 Understood = tuple[str, Kind, str, str]  # a value: its text, kind, the decimal text of its number, the comparator
 Understand = Callable[[str], Understood]
+Resolve = Callable[[str], str]  # a component that was cut out -> its text without escapes
 
 NULL = '""'  # "there is none any more", where an empty field says nothing (HL7 2.5, 2.5.3; LIS02-A2, 5.4)
 # Asterisks, or two dashes and more; one dash is a grade on a urine strip.
@@ -76,12 +77,12 @@ def classifier(values: Section) -> Understand:
     return understand
 
 
-def structured(raw: str, delimiters: Delimiters, understand: Understand) -> Understood:
+def structured(raw: str, delimiters: Delimiters, understand: Understand, resolve: Resolve) -> Understood:
     """A structured numeric (HL7 SN: comparator, number, separator, number): ``<^20`` is ``<20``, ``^1^:^128`` 1:128."""
-    return understand("".join(part.strip() for part in raw.split(delimiters.component)))
+    return understand("".join(resolve(part.strip()) for part in raw.split(delimiters.component)))
 
 
-def coded(raw: str, delimiters: Delimiters, understand: Understand) -> Understood:
+def coded(raw: str, delimiters: Delimiters, understand: Understand, resolve: Resolve) -> Understood:
     """A coded entry (HL7 CE, CWE, CNE): its identifier, or its text where it has none.
 
     Several repeats, and one that speaks in other components only, stay whole: a text that no map knows.
@@ -89,13 +90,13 @@ def coded(raw: str, delimiters: Delimiters, understand: Understand) -> Understoo
     blank = "".join(delimiters[1:]) + " "
     repeats = [repeat for repeat in raw.split(delimiters.repeat) if repeat.strip(blank)]
     parts = [part.strip() for part in (repeats or [""])[0].split(delimiters.component)] + [""] * 9
-    found = understand(next(filter(None, parts[:2]), ""))
+    found = understand(resolve(next(filter(None, parts[:2]), "")))
     if len(repeats) > 1 or (not found[0] and any(parts[n] for n in (3, 4, 8))):  # alternate identifier, its text, original text
-        return raw.strip(), "text", "", ""
+        return resolve(raw.strip()), "text", "", ""
     return found if found[1] == "absent" else (found[0], "coded", "", "")
 
 
-def encapsulated(raw: str, delimiters: Delimiters, understand: Understand) -> Understood:
+def encapsulated(raw: str, delimiters: Delimiters, understand: Understand, resolve: Resolve) -> Understood:
     """Encapsulated data (HL7 ED: source, type, subtype, encoding, data), described; the journal has the bytes."""
     if raw == NULL:
         return understand(raw)
@@ -108,9 +109,9 @@ def encapsulated(raw: str, delimiters: Delimiters, understand: Understand) -> Un
     return f"{described} {size} bytes", "attachment", "", ""
 
 
-def pointer(raw: str, delimiters: Delimiters, understand: Understand) -> Understood:
+def pointer(raw: str, delimiters: Delimiters, understand: Understand, resolve: Resolve) -> Understood:
     """A reference pointer (HL7 RP): where the attachment lies."""
-    return understand(raw) if raw == NULL else (raw.partition(delimiters.component)[0].strip(), "attachment", "", "")
+    return understand(raw) if raw == NULL else (resolve(raw.partition(delimiters.component)[0].strip()), "attachment", "", "")
 
 
 # What OBX-2 says of OBX-5; all other types are texts that are understood as they are.

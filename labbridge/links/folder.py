@@ -5,26 +5,32 @@ down on the reactor's. A file counts when its size and time have stayed the same
 renamed from a name that does not count: one that begins with a dot or ends in .tmp or .part. Subfolders and symbolic
 links are not followed; an empty file waits for its contents. Files are taken in the order of their times, then names.
 
-A file is moved after its messages are stored, and only then. Should labbridge die between the two, the file is read
-again, in the very same bytes: what that makes of it is for the store's rule about duplicates. Files above
-``max_message``, and those that cannot be read three times in a row, go to failed/.
+A file is moved after its messages are stored, and only then. With each message goes its place (the file's name, size,
+time and inode, and which of its messages it is), stored in the same transaction until the file has left. So what is
+stored is not read again, though labbridge die between the two or the file cannot be moved for days; the same bytes in
+another file are another matter. Files above ``max_message``, and those that cannot be read three times in a row, go to
+failed/.
 """
 
+import contextlib
 import heapq
+import json
 import os
 import queue
 import stat
 import threading
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Collection, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from msgspec.structs import replace
 from twisted.logger import Logger
 
 from labbridge.links.retry import State
 from labbridge.links.stream import LinkHandler
-from labbridge.wire.events import Answer, Event, Failed, Note, Oversize, Received
+from labbridge.wire.events import Answer, Event, Failed, Left, Note, Oversize, Place, Received
 from labbridge.wire.excess import Excess
 
 LOOK_S = 1.0
@@ -32,6 +38,7 @@ FILES = 10_000  # so many are kept in view at once
 AT_ONCE = 16  # messages under way
 TRIES = 3  # of a file that cannot be read
 PIECE = 1 << 20
+FAILED = "failed"
 log = Logger()
 
 
@@ -110,12 +117,21 @@ class Folder:
         # The thread's own
         self._stopping = threading.Event()
         self._since: dict[int, tuple[Seen, float]] = {}  # by inode: as it is, and since when
-        self._stored: dict[str, tuple[Seen, str]] = {}  # those that could not be moved, and whereto
+        self._stored: dict[Seen, set[str]] = {}  # which parts are, of the files that have not left
         self._tries: dict[str, int] = {}
         self._tokens = 0
 
-    def start(self) -> None:
-        """Begins to look."""
+    @property
+    def stopped(self) -> bool:
+        """Whether it takes no more files."""
+        return self._stopping.is_set()
+
+    def start(self, stored: Mapping[str, Collection[str]] = {}) -> None:
+        """Begins to look; what is ``stored``, by the file and part of its ``Place``, is not read again."""
+        for file, parts in stored.items():
+            path, *seen = json.loads(file)
+            if path == str(self.path):
+                self._stored[Seen(*seen)] = set(parts)
         threading.Thread(target=self._watch, daemon=True, name=f"folder {self.path.name}").start()
 
     def stop(self) -> None:
@@ -175,6 +191,7 @@ class Folder:
                 if link is None:
                     link = FolderLink(self)
                     self._call(self._found, link)
+                    self._forget_moved(link)
                 for one in ready:
                     if self._stopping.is_set():
                         break
@@ -221,58 +238,60 @@ class Folder:
 
     def _take(self, link: FolderLink, one: Seen) -> None:
         """One file: read, stored, moved; left where it is when it changed meanwhile, or when the link closed."""
-        file = self.path / one.name
-        stored, where = self._stored.get(one.name, (None, ""))
-        if stored == one:
-            self._move(one, where)
+        stored = self._stored.get(one, set())
+        if where := _whereto(stored):
+            self._move(link, one, where)
+            return
+        if len(self._stored) >= FILES:  # it waits until some of those can be moved
             return
         try:
-            events = self._events(link, file, one)
+            events = self._events(link, one)
         except OSError as error:
             tries = self._tries[one.name] = self._tries.pop(one.name, 0) + 1
-            stays = self._move(one, "failed") if tries >= TRIES else None
+            stays = self._move(link, one, FAILED) if tries >= TRIES else None
             if tries == TRIES:
                 what = "cannot be moved to failed/ either" if stays else "goes to failed/"
                 self._say(link, f"a file cannot be read and {what}: {error.strerror}")
             return
         self._tries.pop(one.name, None)
-        if not events:
-            return
-        for at in range(0, len(events), AT_ONCE):
-            link.free.wait()
-            for event in events[at : at + AT_ONCE]:
-                self._call(self._event, link, event)
-            if not self._settled(link, {event.token for event in events[at : at + AT_ONCE]}):
+        if not events:  # it is another by now
+            self._forget(link, one)
+        left = [event for event in events if event.place is not None and event.place.part not in stored]
+        for at in range(0, len(left), AT_ONCE):
+            if not self._store(link, one, left[at : at + AT_ONCE]):
                 return
-        where = "failed" if isinstance(events[0], Oversize) else "done"
-        if (stays := self._move(one, where)) is not None:
+        if (where := _whereto(self._stored.get(one, set()))) and (stays := self._move(link, one, where)) is not None:
             self._say(link, f"a file that is stored cannot be moved and stays where it is: {stays.strerror}")
-            if len(self._stored) >= FILES:
-                self._stored.clear()
-            self._stored[one.name] = one, where
 
-    def _settled(self, link: FolderLink, tokens: set[int]) -> bool:
+    def _store(self, link: FolderLink, one: Seen, events: list[Received | Oversize]) -> bool:
         """Whether all of these are stored; every answer is waited for, as long as the link is there."""
+        link.free.wait()
+        waiting = {event.token: event.place.part for event in events if event.place is not None}
+        for event in events:
+            self._call(self._event, link, event)
         whole = True
-        while tokens:
+        while waiting:
             token, stored = link.settled.get()
             if link.gone:
                 return False
-            if token in tokens:  # else it comes late, after a fault
-                tokens.remove(token)
+            if token in waiting:  # else it comes late, after a fault
+                part = waiting.pop(token)
                 whole &= stored
+                if stored:
+                    self._stored.setdefault(one, set()).add(part)
         return whole
 
-    def _events(self, link: FolderLink, file: Path, one: Seen) -> Sequence[Received | Oversize]:
+    def _events(self, link: FolderLink, one: Seen) -> list[Received | Oversize]:
         """What is in a file; nothing when it is not the one that was seen."""
-        with open(file, "rb", opener=_opener) as opened:
+        file = self._file(one)
+        with open(self.path / one.name, "rb", opener=_opener) as opened:
             if one.size > self._max_message:
                 excess = Excess()
                 while (piece := opened.read(PIECE)) and not self._stopping.is_set():
                     excess.add(piece)
                 if excess.length == one.size:
                     self._say(link, "a file is too large and goes to failed/")
-                    return [excess.event(self._token())]
+                    return [replace(excess.event(self._token()), place=Place(file, FAILED))]
                 return []
             data = opened.read(one.size + 1)
             if len(data) != one.size or _state(os.fstat(opened.fileno())) != one[1:]:
@@ -284,7 +303,13 @@ class Folder:
             messages, odd = [data], []
         for note in odd:
             self._say(link, note)
-        return [Received(self._token(), message) for message in messages if message] or [Received(self._token(), data)]
+        messages = [message for message in messages if message] or [data]
+        places = [Place(file, f"{number}/{len(messages)}") for number in range(len(messages))]
+        return [Received(self._token(), message, place) for message, place in zip(messages, places, strict=True)]
+
+    def _file(self, one: Seen) -> str:
+        """What names this very file, in ASCII."""
+        return json.dumps([str(self.path), *one])
 
     def _token(self) -> int:
         self._tokens += 1
@@ -293,19 +318,39 @@ class Folder:
     def _say(self, link: FolderLink, what: str) -> None:
         self._call(self._event, link, Note("warning", what))
 
-    def _move(self, one: Seen, where: str) -> OSError | None:
+    def _move(self, link: FolderLink, one: Seen, where: str) -> OSError | None:
         """Moves a file unless it has changed: then it was not finished, and is read again. Why it stays, if it must."""
         file = self.path / one.name
         try:
-            if one[1:] != _state(file.stat(follow_symlinks=False)):
-                return None
-            file.rename(free_name(self.path / where / one.name))
+            if one[1:] == _state(file.stat(follow_symlinks=False)):
+                file.rename(free_name(self.path / where / one.name))
+        except FileNotFoundError:  # somebody else has moved it
+            pass
         except OSError as error:
             return error
-        self._stored.pop(one.name, None)
+        self._forget(link, one)
         self._since.pop(one.number, None)
         self._tries.pop(one.name, None)
         return None
+
+    def _forget(self, link: FolderLink, one: Seen) -> None:
+        if self._stored.pop(one, None) is not None:
+            self._call(self._event, link, Left(self._file(one)))
+
+    def _forget_moved(self, link: FolderLink) -> None:
+        """Those that an earlier run had moved when it died. One that is nowhere may be on a disk that is still to come."""
+        for one, parts in list(self._stored.items()):
+            with contextlib.suppress(OSError):
+                if one[1:] == _state((self.path / (_whereto(parts) or FAILED) / one.name).stat(follow_symlinks=False)):
+                    self._forget(link, one)
+
+
+def _whereto(stored: set[str]) -> str:
+    """Where a file goes of which these parts are stored; nowhere while some are not."""
+    if FAILED in stored:
+        return FAILED
+    counts = Counter(part.partition("/")[2] for part in stored)
+    return "done" if any(int(whole) == count for whole, count in counts.items()) else ""
 
 
 def _opener(path: str, flags: int) -> int:

@@ -12,13 +12,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from serial import SerialException
-from twisted.internet.error import ConnectionAborted
+from twisted.internet.error import ConnectionAborted, ConnectionDone
 from twisted.internet.protocol import Protocol
 from twisted.internet.serialport import SerialPort
 from twisted.python.failure import Failure
 
 from labbridge.links.retry import Retrying, State
 from labbridge.links.stream import LinkHandler, Machine
+
+DRAIN_S = 0.05  # how often it is asked whether what was written has left
 
 
 class LineSettings(NamedTuple):
@@ -64,10 +66,10 @@ class SerialLine(Retrying):
         else:
             self._connect(port)
 
-    def _open(self) -> Any:
-        """Twisted's transport, with nobody above it yet: it cannot be closed before it is made."""
+    def _open(self) -> "_Port":
+        """The transport, with nobody above it yet: it cannot be closed before it is made."""
         line = self._settings
-        return SerialPort(
+        return _Port(
             Protocol(),
             self._device,
             self._reactor,
@@ -81,8 +83,6 @@ class SerialLine(Retrying):
 
     def _connect(self, port: Any) -> None:
         link = self._new()
-        port.getPeer = lambda: self._device
-        port.abortConnection = lambda: _abort(port)
         port.protocol = link.twisted
         lost = link.twisted.connectionLost
 
@@ -94,18 +94,45 @@ class SerialLine(Retrying):
         link.twisted.makeConnection(port)
 
 
-def _abort(port: Any) -> None:
-    """Closes in the next turn of the reactor, as TCP does.
+class _Port(SerialPort):  # type: ignore[misc]
+    """Twisted's transport, closed without ever waiting for the line.
 
-    What the system still holds is dropped, for closing would wait for a line that is stopped.
+    The system's close of a device waits for what it still holds, up to half a minute on a line that is stopped, and with
+    it the reactor. So a close in good order first sees all of it gone, and any other close drops it.
     """
 
-    def close() -> None:
-        if port.connected:
-            with contextlib.suppress(OSError, termios.error):
-                port.flushOutput()
-            port.stopReading()
-            port.stopWriting()
-            port.connectionLost(Failure(ConnectionAborted()))
+    def getPeer(self) -> str:  # noqa: N802 (Twisted's name)
+        """The device."""
+        return str(self._serial.port)
 
-    port.reactor.callLater(0, close)
+    def abortConnection(self) -> None:  # noqa: N802 (Twisted's name)
+        """Closes in the next turn of the reactor, as TCP does."""
+        self.reactor.callLater(0, self._close, ConnectionAborted())
+
+    def _postLoseConnection(self) -> None:  # noqa: N802 (Twisted's name: all was written that was to be)
+        """Closes when that has left; who asked for the close sees to it that it does not take for ever."""
+        if self.connected:
+            if self._held():
+                self.reactor.callLater(DRAIN_S, self._postLoseConnection)
+            else:
+                self.reactor.callLater(0, self._close, ConnectionDone())
+
+    def _held(self) -> int:
+        """Bytes that the system has not sent yet."""
+        try:
+            return int(self._serial.out_waiting)
+        except OSError:  # the device is gone
+            return 0
+
+    def _close(self, why: Exception) -> None:
+        if self.connected:
+            self.stopReading()
+            self.stopWriting()
+            self.connectionLost(Failure(why))
+
+    def connectionLost(self, reason: Failure) -> None:  # noqa: N802 (Twisted's name)
+        """The end of it, whoever says so: the device itself, or the reactor when it stops."""
+        if self._held():
+            with contextlib.suppress(OSError, termios.error):
+                self.flushOutput()
+        super().connectionLost(reason)

@@ -3,6 +3,9 @@
 Bytes go into the machine; what it wants written goes to the transport, at once and in the order in which it was said;
 its deadline becomes one delayed call; Close closes; every other event goes to the handler. A handler may call back into
 the link while it handles an event: what comes of that is dealt with after the events that were there before.
+
+A TCP peer that says no more (it shut its side down) may still listen: what it said is answered, then the link closes, at the
+latest when nothing was said for half a minute. TLS and serial lines know no such half-close.
 """
 
 import socket
@@ -10,16 +13,21 @@ from collections.abc import Callable
 from typing import Any, Protocol
 
 from twisted.internet import tcp
+from twisted.internet.error import ConnectionDone
+from twisted.internet.interfaces import IHalfCloseableProtocol
 from twisted.internet.protocol import Protocol as TwistedProtocol
 from twisted.logger import Logger
+from zope.interface import directlyProvides
 
 from labbridge.links import tls
 from labbridge.wire import Lis01Link, MllpLink, RawLink
-from labbridge.wire.events import Answer, Close, Event, Failed, Write
+from labbridge.wire.events import Answer, Close, Event, Failed, Overdue, Oversize, Part, Received, Write
 
 CLOSE_TIME_S = 2.0  # what is still buffered when a link closes has this long to leave
 HANDSHAKE_TIME_S = 10.0
+ANSWER_TIME_S = 30.0  # a peer that says no more is answered no later after the last answer; the protocols' own times are shorter
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # a dead peer is noticed in two minutes
+_CLEAN = str(ConnectionDone())  # why a link ended that the peer closed
 
 Machine = MllpLink | Lis01Link | RawLink
 log = Logger()
@@ -71,6 +79,8 @@ class WireProtocol:
         self._direct = False  # nothing waits in the transport: bytes may go straight to the socket
         self._held = False
         self.why = ""  # it ends, or has ended
+        self._owed: set[int] = set()  # tokens that came up, and are neither settled nor overdue
+        self._half = False  # the peer says no more
         self._events: list[Event] | None = None  # what is being dispatched
         self._alarm: Any = None  # the delayed call, kept across messages
         self._alarm_at = 0.0
@@ -81,6 +91,8 @@ class WireProtocol:
         self.twisted.makeConnection = self._connected
         self.twisted.handshakeCompleted = self._made
         self.twisted.dataReceived = self._received
+        self.twisted.readConnectionLost = self._ended
+        self.twisted.writeConnectionLost = lambda: None  # we never shut down our side alone
         self.twisted.connectionLost = self._lost
         self.twisted.resumeProducing = self._drained
         self.twisted.stopProducing = lambda: None  # the transport has nothing more to ask of its producer
@@ -97,6 +109,7 @@ class WireProtocol:
     def settle(self, token: int, answer: Answer) -> None:
         """Gives the store's answer to what came up under ``token``."""
         if self._open:
+            self._owed.discard(token)
             self._dispatch(self.machine.settle(token, answer, self._clock.seconds()))
 
     def hold(self) -> None:
@@ -149,6 +162,8 @@ class WireProtocol:
         bare = transport.transport if tls.secured(transport) else transport
         if isinstance(bare, tcp.Connection):
             self._direct = bare is transport
+            if self._direct:
+                directlyProvides(self.twisted, IHalfCloseableProtocol)
             bare.setTcpNoDelay(True)
             bare.setTcpKeepAlive(True)
             for option, value in KEEPALIVE.items():
@@ -165,18 +180,27 @@ class WireProtocol:
     def _idled(self) -> None:
         """Closes when nothing was heard and nothing said for the idle time; else looks again when that may be.
 
-        While it is held nothing can be heard: that is no idleness of the peer's.
+        While it is held nothing can be heard: that is no idleness of the peer's, unless it says no more.
         """
-        rest = self._idle_time if self._held else self._active_at + self._idle_time - self._clock.seconds()
+        rest = self._idle_time if self._held and not self._half else self._active_at + self._idle_time - self._clock.seconds()
         if rest > 0:
             self._idle = self._clock.callLater(rest, self._idled)
         else:
-            self.close("idle")
+            self.close(_CLEAN if self._half else "idle")
 
     def _received(self, data: bytes) -> None:
         self.heard = True
         self._active_at = now = self._clock.seconds()
         self._dispatch(self.machine.receive(data, now))
+
+    def _ended(self) -> None:
+        """The peer says no more. Called again when reading is resumed after a hold."""
+        if not self._half:
+            self._half, self._idle_time, self._active_at = True, ANSWER_TIME_S, self._clock.seconds()
+            if self._idle is not None and self._idle.active():
+                self._idle.cancel()
+            self._idle = self._clock.callLater(ANSWER_TIME_S, self._idled)
+            self._dispatch([])
 
     def _lost(self, reason: Any) -> None:
         opened, transport = self._open, self._transport
@@ -208,12 +232,18 @@ class WireProtocol:
                 elif type(event) is Close:
                     self.close(event.why)
                 else:
+                    if isinstance(event, Received | Part | Oversize):
+                        self._owed.add(event.token)
+                    elif isinstance(event, Overdue):
+                        self._owed.discard(event.token)
                     self.handler.event(self, event)
         except Exception:
             log.failure("a fault while an event of the link with {peer} was handled", peer=self.peer)
             self.drop("a fault in labbridge")
         finally:
             self._events = None
+        if self._half and not self._owed and self._open:
+            self.close(_CLEAN)
         self._arm()
 
     def _write(self, data: bytes) -> None:

@@ -40,6 +40,10 @@ class Reader(Lookups):
         """The oldest messages that a person must look at: unreadable, incomplete, oversize ..."""
         return self._select(Message, "WHERE state = 'open' ORDER BY +id LIMIT ?", limit, large=False)
 
+    def message(self, id: int) -> Message | None:
+        """One message with its body."""
+        return next(iter(self._of(Message, "id", [id])), None)
+
     def queued(self, destination: str | None = None) -> list[Queued]:
         """The deliveries that wait or were refused, of one destination or of all."""
         small = ", ".join(f"delivery.{name}" for name in list(columns(Delivery))[:-1])

@@ -12,10 +12,10 @@ from labbridge.model import Reason
 
 Language = Literal["en", "zh"]
 
-TEXTS: dict[str, tuple[str, str]] = {
-    code: (english, chinese)
-    for code, (english, chinese) in tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8")).items()
-}
+_FILE = tomllib.loads(Path(__file__).with_suffix(".toml").read_text("utf-8"))
+TEXTS: dict[str, tuple[str, str]] = {code: (texts[0], texts[1]) for code, texts in _FILE.items() if isinstance(texts, list)}
+# Of each parameter that is words of ours: what they are in Chinese.
+IN_CHINESE: dict[str, dict[str, str]] = {name: words for name, words in _FILE.items() if isinstance(words, dict)}
 
 
 def render(reason: Reason, language: Language = "en") -> str:
@@ -25,7 +25,10 @@ def render(reason: Reason, language: Language = "en") -> str:
         return " ".join([reason.code, *(f"{name}={value}" for name, value in reason.params.items())])
     words = reason.params.get(language) or reason.params.get("en") or reason.params.get("zh")
     also = (f"（{words}）" if language == "zh" else f" ({words})") if words else ""
-    return " ".join(f"{texts[language == 'zh'].format_map(_Given(reason.params))}{also}".split())  # a unit may be empty
+    params = _Given(reason.params)
+    if language == "zh":
+        params.update({name: words.get(params[name], params[name]) for name, words in IN_CHINESE.items() if name in params})
+    return " ".join(f"{texts[language == 'zh'].format_map(params)}{also}".split())  # a unit may be empty
 
 
 def render_all(reasons: Iterable[Reason], language: Language = "en") -> str:

@@ -29,20 +29,35 @@ class Part(msgspec.Struct, frozen=True, gc=False):
     data: bytes
 
 
-class Received(msgspec.Struct, frozen=True, gc=False):
+class Place(msgspec.Struct, frozen=True, gc=False):
+    """Where a message stood: the very file, and which part of it. Store both with the message, until ``Left``."""
+
+    file: str
+    part: str
+
+
+class Received(msgspec.Struct, frozen=True):
     """A whole message, its earlier parts included: store it, then settle it."""
 
     token: int
     payload: bytes
+    place: Place | None = None
 
 
-class Oversize(msgspec.Struct, frozen=True, gc=False):
+class Oversize(msgspec.Struct, frozen=True):
     """A transmission above ``max_message``: its first 64 KiB, its length and its SHA-256; settled like a Received."""
 
     token: int
     head: bytes
     length: int
     digest: bytes
+    place: Place | None = None
+
+
+class Left(msgspec.Struct, frozen=True, gc=False):
+    """The file is where it will not be read: the places in it may be forgotten."""
+
+    file: str
 
 
 class Sent(msgspec.Struct, frozen=True, gc=False):
@@ -71,10 +86,14 @@ class Abandoned(msgspec.Struct, frozen=True, gc=False):
 
 
 class Stray(msgspec.Struct, frozen=True, gc=False):
-    """Bytes that belong to no message: the first 4 KiB of a connection's, and how many there were."""
+    """Bytes that belong to no message: the first 4 KiB of a connection's, and how many there were.
+
+    ``settled``: they were refused, and what they should have been came right afterwards.
+    """
 
     data: bytes
     count: int
+    settled: bool = False
 
 
 class Note(msgspec.Struct, frozen=True, gc=False):
@@ -97,4 +116,4 @@ class Answer(msgspec.Struct, frozen=True, gc=False):
     replies: tuple[bytes, ...] = ()
 
 
-Event: TypeAlias = Write | Part | Received | Oversize | Sent | Failed | Overdue | Abandoned | Stray | Note | Close
+Event: TypeAlias = Write | Part | Received | Oversize | Left | Sent | Failed | Overdue | Abandoned | Stray | Note | Close

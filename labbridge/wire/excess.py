@@ -20,7 +20,7 @@ class Excess:
         for piece in pieces:
             self.add(piece)
 
-    def add(self, data: bytes | bytearray) -> None:
+    def add(self, data: bytes | bytearray | memoryview) -> None:
         """Take the next bytes."""
         if len(self._head) < HEAD_BYTES:
             self._head += data[: HEAD_BYTES - len(self._head)]
@@ -32,6 +32,31 @@ class Excess:
         return Oversize(token, bytes(self._head), self.length, self._hash.digest())
 
 
+class Kept:
+    """The beginning of some bytes, and how many there were."""
+
+    def __init__(self) -> None:
+        self.head = bytearray()
+        self.count = 0
+
+    def add(self, data: bytes | bytearray) -> None:
+        """Take the next bytes."""
+        self.head += data[: STRAY_BYTES - len(self.head)]
+        self.count += len(data)
+
+    def move(self, other: "Kept") -> None:
+        """Take all that another has, and leave it empty."""
+        self.add(other.head)
+        self.count += other.count - len(other.head)
+        other.head.clear()
+        other.count = 0
+
+    def report(self, events: list[Event], *, settled: bool = False) -> None:
+        """Say what there was."""
+        if self.count:
+            events.append(Stray(bytes(self.head), self.count, settled))
+
+
 class Strays:
     """The bytes of one connection that belong to no message.
 
@@ -41,8 +66,7 @@ class Strays:
     def __init__(self, expected: bytes) -> None:
         self.running = False
         self._expected = expected
-        self._head = bytearray()
-        self._count = 0
+        self._kept = Kept()
         self._noted = False
 
     def add(self, data: bytes | bytearray) -> None:
@@ -50,16 +74,14 @@ class Strays:
         if not self.running:
             data = data.lstrip(self._expected)
             self.running = bool(data)
-        self._head += data[: STRAY_BYTES - len(self._head)]
-        self._count += len(data)
+        self._kept.add(data)
 
     def note(self, events: list[Event]) -> None:
         """Say, the first time only, that there were any."""
-        if self._count and not self._noted:
+        if self._kept.count and not self._noted:
             self._noted = True
             events.append(Note("warning", "bytes outside any message"))
 
     def report(self, events: list[Event]) -> None:
         """Say what there was, at the connection's end."""
-        if self._count:
-            events.append(Stray(bytes(self._head), self._count))
+        self._kept.report(events)

@@ -207,7 +207,7 @@ class Lis01Link:
                 return table.REPEAT
             if self.settings.numbered:
                 if last is None or self._doubt or frame.number != last.number:
-                    self._reader.fault = "frame number out of order"
+                    self._reader.refuse_number(frame)
                     return BAD
                 events.append(Note("warning", "frame number used twice for different frames: both kept"))
         if not self._flagged and has_forbidden(data):
@@ -253,8 +253,7 @@ class Lis01Link:
 
     def _cut_off(self, now: float, events: list[Event]) -> None:
         if self._token is None:
-            self._data = self._reader.take()[2:]
-            self._pass_up_excess(now, events)
+            self._pass_up_excess(now, events, self._reader.spill(Excess(*self._parts)))
         self._close(now, events)
         events.append(FLOODED)
 
@@ -264,6 +263,7 @@ class Lis01Link:
             events.append(reply)
 
     def _acknowledge(self, now: float, events: list[Event]) -> None:
+        self._reader.strays.accept(self._last)
         if self._owes_reply():
             self._doubt = False
             self._confirmed_at = now
@@ -278,8 +278,9 @@ class Lis01Link:
         events.append(Note("warning", f"frame refused: {self._reader.fault}"))
 
     def _abandon(self, why: str, events: list[Event]) -> None:
-        if self._parts or (self._token is not None and self._up is _PART):
+        if broken := bool(self._parts) or (self._token is not None and self._up is _PART):
             events.append(Abandoned(why))
+        self._reader.strays.end(well=not broken and not self._refusing)
         self._clear()
 
     def _clear(self) -> None:
@@ -314,8 +315,8 @@ class Lis01Link:
         self._reader.put_back(EOT)
         self.deadline = None  # the peer awaits nothing
 
-    def _pass_up_excess(self, now: float, events: list[Event]) -> None:
-        events.append(Excess(*self._parts, self._data).event(self._new_token(_OVERSIZE)))
+    def _pass_up_excess(self, now: float, events: list[Event], excess: Excess | None = None) -> None:
+        events.append((excess or Excess(*self._parts, self._data)).event(self._new_token(_OVERSIZE)))
         self._clear()
         self._refusing = True
 

@@ -15,12 +15,14 @@ import zlib
 
 import msgspec
 
-from labbridge.wire.events import LocalProtocolError
-from labbridge.wire.excess import Strays
+from labbridge.wire.events import Event, LocalProtocolError
+from labbridge.wire.excess import Excess, Kept, Strays
 from labbridge.wire.lis01_table import ACK, BAD, ENQ, EOT, NAK, NOISE, TOO_LONG
 
 STX, ETX, ETB = 0x02, 0x03, 0x17
 NOISE_BYTES = 1024  # behind a bid that is unread
+NEAR_BYTES = 1024  # most frames end within so many bytes
+FAR_BYTES = 64 * 1024  # beyond, so many are searched at a time
 FRAME_LIMIT = 63_993  # text characters of the largest frame that LIS01-A2 allows (64,000 with its overhead)
 
 _CONTROLS = {0x04: EOT, 0x05: ENQ, 0x06: ACK, 0x15: NAK}
@@ -37,6 +39,11 @@ class Frame(msgspec.Struct, frozen=True, gc=False):
     number: int
     text: bytes
     final: bool
+
+    def written(self, check: bool) -> bytes:
+        """The frame as it stands on the line, up to its line end."""
+        body = b"%d%b%b" % (self.number, self.text, b"\x03" if self.final else b"\x17")
+        return b"\x02%b%b" % (body, b"%02X" % checksum(body) if check else b"")
 
 
 def checksum(data: bytes) -> int:
@@ -67,9 +74,8 @@ def cut(payload: bytes, size: int, *, check: bool = True) -> list[bytes]:
     frames: list[bytes] = []
     for record in records:
         for at in range(0, len(record), size):
-            end = b"\x03" if at + size >= len(record) else b"\x17"
-            body = b"%d%b%b" % ((len(frames) + 1) % 8, record[at : at + size], end)
-            frames.append(b"\x02%b%b\r\n" % (body, b"%02X" % checksum(body) if check else b""))
+            frame = Frame((len(frames) + 1) % 8, record[at : at + size], at + size >= len(record))
+            frames.append(frame.written(check) + b"\r\n")
     return frames
 
 
@@ -86,12 +92,76 @@ def is_terminator(record: bytes) -> bool:
     return record[:1] in (b"L", b"l") and not record[1:2].isalnum()
 
 
+def _end_of_frame(data: bytearray, start: int) -> int:
+    """Where the frame ends or is broken; -1 when it goes on. Far away a search for each control is the faster one."""
+    found = _INSIDE.search(data, start, start + NEAR_BYTES)
+    if found is not None:
+        return found.start()
+    for at in range(start + NEAR_BYTES, len(data), FAR_BYTES):
+        end = limit = min(at + FAR_BYTES, len(data))
+        for control in b"\x03\x17\x02\x04\x05":
+            nearer = data.find(control, at, end)
+            end = nearer if nearer >= 0 else end
+        if end < limit:
+            return end
+    return -1
+
+
+class FrameStrays(Strays):
+    """The bytes of one connection that belong to no message; those of refused frames apart, until it is known what became of them.
+
+    A refused frame came right when a frame was accepted under its own number, or under the one that was awaited (its
+    own may be what the line damaged), and no message of the transmission broke off.
+    """
+
+    def __init__(self, expected: bytes) -> None:
+        super().__init__(expected)
+        self._refused, self._righted = Kept(), Kept()
+        self._refusing = False  # the run under way is a refused frame, or came behind it
+        self._missing: set[tuple[int, ...]] = set()  # for each refused frame the numbers under which it may come
+        self._next = 1
+
+    def add(self, data: bytes | bytearray) -> None:
+        """Take bytes found outside any message."""
+        if self.running and self._refusing:
+            self._refused.add(data)
+        else:
+            self._refusing = False
+            super().add(data)
+
+    def refuse(self, data: bytes, *numbers: int) -> None:
+        """Take a frame that is refused, and ``numbers`` under which it may come right; none: what is awaited, and its own."""
+        self.running = self._refusing = True
+        self._refused.add(data)
+        self._missing.add(numbers or (self._next, data[1] - 0x30 if len(data) > 1 else self._next))
+
+    def accept(self, frame: Frame | None) -> None:
+        """Say which frame is accepted, or has come again."""
+        if frame is not None:
+            self._next = frame.number + 1 & 7
+            if self._missing:
+                self._missing = {numbers for numbers in self._missing if frame.number not in numbers}
+
+    def end(self, *, well: bool) -> None:
+        """Say that the transmission is over, and whether no message of it broke off."""
+        (self._righted if well and not self._missing else self._kept).move(self._refused)
+        self._refusing = False
+        self._missing.clear()
+        self._next = 1
+
+    def report(self, events: list[Event]) -> None:
+        """Say what there was, at the connection's end; what is not known to have come right did not."""
+        self.end(well=False)
+        super().report(events)
+        self._righted.report(events, settled=True)
+
+
 class FrameReader:
     """Finds frames and control characters in a stream, of which it keeps what is unread."""
 
     def __init__(self, *, check: bool, limit: int) -> None:
         self.fault = ""  # what was wrong with the last bad frame
-        self.strays = Strays(b"\r\n" if check else b"\r\n0123456789ABCDEFabcdef")
+        self.strays = FrameStrays(b"\r\n" if check else b"\r\n0123456789ABCDEFabcdef")
         self._check = check
         self._limit = limit
         self._data = bytearray()
@@ -114,6 +184,14 @@ class FrameReader:
         """Whether an ENQ is unread, and nothing behind it but line ends and noise."""
         tail = self._data[-NOISE_BYTES:]
         return _BID.search(tail) is not None or (self._returned is ENQ and _INSIDE.search(tail) is None)
+
+    def spill(self, excess: Excess) -> Excess:
+        """Move the text of a frame that is too long to ``excess``, without a copy of it."""
+        with memoryview(self._data) as view:
+            excess.add(view[2:])
+        del self._data[:]
+        self._searched = 0
+        return excess
 
     def take(self) -> bytes:
         """All that is unread."""
@@ -148,18 +226,16 @@ class FrameReader:
                 name = _CONTROLS[data[0]]
                 del data[:1]
                 return name
-            found = _INSIDE.search(data, self._searched or 1)
-            if found is None:
+            end = _end_of_frame(data, self._searched or 1)
+            if end < 0:
                 self._searched = len(data)
                 return TOO_LONG if len(data) - 2 > self._limit else None
-            end = found.start()
             if data[end] in (ETX, ETB):
                 return self._checked(data, end)
-            self._pass_by(end)
-            if data[0] == STX:
+            control = data[end]
+            self._refuse(end + (control == 0x05))  # the ENQ is inside the frame
+            if control == STX:
                 continue
-            if _CONTROLS[data[0]] is ENQ:
-                del data[:1]
             self.fault = "broken off"
             return BAD
         return None
@@ -171,6 +247,17 @@ class FrameReader:
         del self._data[:end]
         self._searched = 0
         return passed.strip(b"\r\n")
+
+    def _refuse(self, end: int) -> None:
+        """Drop the first bytes, which are a bad frame."""
+        self.strays.refuse(bytes(self._data[:end]))
+        del self._data[:end]
+        self._searched = 0
+
+    def refuse_number(self, frame: Frame) -> None:
+        """Say that a good frame, which ``next`` gave, has a number that cannot be."""
+        self.fault = "frame number out of order"
+        self.strays.refuse(frame.written(self._check), frame.number)
 
     def _checked(self, data: bytearray, end: int) -> Frame | str | None:
         """The frame that ETX or ETB ends at ``end``, when its checksum has come."""
@@ -188,7 +275,7 @@ class FrameReader:
                 self.fault = "wrong checksum" if digits.isalnum() else "no checksum"
                 size += digits.find(b"\x05") + 1  # an ENQ there is inside the frame as well
         if self.fault:
-            self._pass_by(size)
+            self._refuse(size)
             return BAD
         del data[:size]
         self._searched = 0

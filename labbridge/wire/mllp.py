@@ -6,9 +6,10 @@ connection.
 Reading. TRANSITIONS is the reader's table: TRANSITIONS[state][input] = (action, next state). What is forgiven:
 
 - EB followed by SB: the CR is missing, the block has ended. EB followed by anything else is data.
-- SB before "MSH" inside a block: the block has no EB. If it ends with CR or LF, the peer is of those that leave EB out,
-  and the block is whole; else, or when this peer has ended a block with EB before, it broke off, and comes up as a Part
-  that is Abandoned.
+- SB before "MSH" inside a block: the block has no EB. If it does not end with CR or LF, or when this peer has ended a
+  block with EB before, it broke off, and comes up as a Part that is Abandoned. Else the next block tells, and this one
+  waits for it: with EB, it broke off; without, the peer is of those that leave EB out, and both are whole (of two that
+  begin alike the longer: the other was begun anew).
 - Nothing more for ``silence_time``, or the close, after an EB without CR, or after a line end when this peer has left EB
   out before: the block is whole. (Such a peer may wait for its answer; its message must not wait.)
 - CR, LF and EB between blocks. Other bytes between blocks are Stray.
@@ -71,6 +72,7 @@ TRANSITIONS: dict[str, dict[str, tuple[str, str]]] = {
 }
 
 FLOOD_FACTOR = 4  # a block that grows beyond this many times max_message is cut off
+_LINE_ENDS = (b"\r", b"\n")
 _NEVER = float("inf")
 
 
@@ -114,6 +116,7 @@ class MllpLink:
         self._excess: Excess | None = None  # the beginning of a block beyond max_message
         self._omits_eb = False  # this peer has left out the end of a block
         self._sends_eb = False  # it has sent it
+        self._doubtful = b""  # the first block without EB, until the next one ends
         self._silent_at = _NEVER
         # Answering
         self._tokens = 0
@@ -209,7 +212,7 @@ class MllpLink:
         while self._reader and (item := self._next()) is not None:
             self._step(item, now, events)
         self._reader.strays.note(events)
-        likely = self._state is INSIDE and self._reader.has_likely_end(self._omits_eb)
+        likely = self._state is INSIDE and self._reader.has_likely_end(self._omits_eb or bool(self._doubtful))
         self._silent_at = now + self.settings.silence_time if likely else _NEVER
 
     def _next(self) -> str | None:
@@ -233,19 +236,34 @@ class MllpLink:
 
     def _deliver(self, now: float, events: list[Event]) -> None:
         self._sends_eb = True
+        self._decide(False, b"", now, events)
         self._take_message(self._reader.take(), now, events)
 
     def _break_off(self, now: float, events: list[Event]) -> None:
         data = self._reader.take()
-        whole = data.endswith((b"\r", b"\n")) and (self._omits_eb or not self._sends_eb)
-        if whole and not self._omits_eb:
-            self._omits_eb = True
-            events.append(Note("warning", "blocks without their end"))
-        self._take_unended(data, whole, "a new block began inside it", now, events)
+        likely = data.endswith(_LINE_ENDS)
+        if likely and not (self._omits_eb or self._sends_eb or self._doubtful or self._excess):
+            self._doubtful = data
+            return
+        self._decide(likely, data, now, events)
+        self._take_unended(data, likely and self._omits_eb, "a new block began inside it", now, events)
 
     def _take_rest(self, now: float, events: list[Event]) -> None:
-        whole = self._reader.has_likely_end(self._omits_eb)
-        self._take_unended(self._reader.take_all(), whole, "the connection closed inside a block", now, events)
+        whole, data = self._reader.has_likely_end(self._omits_eb or bool(self._doubtful)), self._reader.take_all()
+        self._decide(whole and not data.rstrip(b"\r\n").endswith(b"\x1c"), data, now, events)
+        self._take_unended(data, whole, "the connection closed inside a block", now, events)
+
+    def _decide(self, bare: bool, following: bytes, now: float, events: list[Event]) -> None:
+        """Say what the doubtful block was, now that the next has ended, ``bare`` as well or not."""
+        data, self._doubtful = self._doubtful, b""
+        if data:
+            if bare:
+                self._omits_eb = True
+                events.append(Note("warning", "blocks without their end"))
+            excess, self._excess = self._excess, None
+            anew = following != data and following.startswith(data)
+            self._take_unended(data, bare and not anew, "a new block began inside it", now, events)
+            self._excess = excess
 
     def _cut_off(self, now: float, events: list[Event]) -> None:
         self._close(now, events)

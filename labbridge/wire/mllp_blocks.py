@@ -67,7 +67,8 @@ class BlockReader:
     def take(self) -> bytes:
         """The data of the block whose end was found; the rest begins behind it."""
         data, end = self._data, self._end
-        taken = bytes(data[:end])
+        with memoryview(data) as view:  # one copy, not two
+            taken = bytes(view[:end])
         self._drop(end + (2 if data[end] == EB and data[end + 1] == CR else 1))
         return taken
 
@@ -80,7 +81,8 @@ class BlockReader:
     def pass_by(self, excess: Excess) -> None:
         """Move what was searched in vain to ``excess``."""
         size = self._sb_from
-        excess.add(self._data[:size])
+        with memoryview(self._data) as view:
+            excess.add(view[:size])
         self._drop(size)
 
     def has_likely_end(self, omits_eb: bool) -> bool:

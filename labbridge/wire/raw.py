@@ -4,7 +4,8 @@ A message begins with a record whose first letter is H. A record ends with CR or
 ``ends_message`` names (by default L). EOT, ENQ, another H, a silence of ``receive_time`` or the close end one too: for a
 sender whose last record is not told apart (``ends_message`` None) it is whole then, if its last record is. What stops
 before its last record, or within a record, is a Part that is Abandoned: a value cut short must not pass for another.
-What begins with any other letter is Stray; control characters and blanks between messages are nothing.
+What begins with any other letter is Stray, up to the next message; control characters and blanks between messages are
+nothing, unless what is Stray follows.
 
 Nobody sends a message again that is not acknowledged, so whoever owns the link keeps what comes up until it is stored.
 Each byte is looked at once. Memory: ``max_message``; beyond it 64 KiB, and at four times the limit Close.
@@ -20,6 +21,7 @@ from labbridge.wire.excess import FLOODED, Excess, Strays
 from labbridge.wire.lis01_frames import is_terminator
 
 RECORD_BYTES = 256  # how much of a record ends_message is shown
+BLANK_BYTES = 64  # so much of what may turn out to belong to a Stray is kept
 FLOOD_FACTOR = 4
 _BETWEEN = bytes(range(0x21))  # control characters and the blank
 _END = re.compile(rb"[\r\n\x04\x05]")  # of a record; EOT and ENQ end the transmission as well
@@ -45,7 +47,9 @@ class RawLink:
         self._data = bytearray()  # the message so far
         self._record = bytearray()  # the beginning of its last record, while that has not ended
         self._excess: Excess | None = None  # in place of _data, beyond max_message
-        self._strays = Strays(_BETWEEN)
+        self._strays = Strays(b"")
+        self._blanks = bytearray()  # came outside any message, and nothing else since
+        self._odd = False  # the line under way is Stray
         self._tokens = 0
         self._live: set[int] = set()
 
@@ -108,26 +112,38 @@ class RawLink:
 
     def _take(self, text: bytes, events: list[Event]) -> None:
         """Text of one record, or a piece of it."""
-        if not self._inside and not self._strays.running:
-            text = text.lstrip(_BETWEEN)
         if not text or self._closed:
             return
-        if not self._record and not self._strays.running and text.startswith(b"H"):
+        begun = text if self._inside else text.lstrip(_BETWEEN)
+        if not self._record and not self._odd and begun.startswith(b"H"):
             self._stop("another message began", events)
-            self._inside = True
+            self._inside, self._strays.running = True, False
+            self._blanks.clear()
+            text = begun
         if not self._inside:
-            self._strays.add(text)
+            self._odd = self._odd or bool(begun)
+            self._outside(text)
             return
         self._record += text[: RECORD_BYTES - len(self._record)]
         self._add(text, events)
 
+    def _outside(self, data: bytes) -> None:
+        if self._odd or self._strays.running:
+            self._strays.add(self._blanks + data)
+            self._blanks.clear()
+        else:
+            self._blanks += data[-BLANK_BYTES:]
+            del self._blanks[:-BLANK_BYTES]
+
     def _end_record(self, end: bytes, events: list[Event]) -> None:
-        self._strays.running = False
-        if end in b"\x04\x05":
+        if not self._inside:
+            self._outside(end)
+            self._odd = False
+        elif end in b"\x04\x05":
             if self.settings.ends_message is None and end == b"\x04":  # then it ends the record; ENQ cuts it short
                 self._record.clear()
             self._stop("the transmission ended within the message", events)
-        elif self._inside:
+        else:
             last, ends = bytes(self._record), self.settings.ends_message
             self._record.clear()
             self._add(end, events)

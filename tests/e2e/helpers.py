@@ -12,7 +12,7 @@ from typing import Any
 from typer.testing import CliRunner
 
 from labbridge.cli import app
-from tests.support import AstmClient, Hospital, Laboratory, MllpClient, field, oru, wait_until
+from tests.support import END, START, AstmClient, Hospital, Laboratory, MllpClient, field, oru, wait_until
 
 WBC = ("6690-2^WBC^LN", "5.50", "10*9/L")
 RBC = ("789-8^RBC^LN", "4.50", "10*12/L")
@@ -32,6 +32,13 @@ def why(decided: dict[str, Any]) -> list[dict[str, Any]]:
     """The reasons of a verdict as --json prints it."""
     reasons: list[dict[str, Any]] = decided["verdict"].get("reasons", [])
     return reasons
+
+
+def taken(client: MllpClient, message: bytes) -> None:
+    """Awaits the answer to a message that was sent: it is accepted, at the latest when it was sent again, as AE demands."""
+    while (code := field(client.answer(), b"MSA", 1)) == "AE":
+        client.raw(START + message + END)
+    assert code == "AA"
 
 
 def specimen_of(message: bytes) -> str:

@@ -34,7 +34,7 @@ def the_daemon_goes_on(shared: Lab) -> Iterator[None]:
 def _raw(port: int, data: bytes) -> None:
     """Sends bytes and hangs up; the daemon may have hung up before, where it was too much."""
     with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 5) as client:
-        client.settimeout(10)
+        client.settimeout(60)
         client.sendall(data)
         client.shutdown(socket.SHUT_WR)
         while client.recv(65536):
@@ -154,7 +154,7 @@ def test_a_flood_without_end_is_cut_off(shared: Lab) -> None:
 
     def flood() -> None:
         with contextlib.suppress(OSError), socket.create_connection(("127.0.0.1", shared.hl7), 5) as client:
-            client.settimeout(10)
+            client.settimeout(60)
             client.sendall(START + b"MSH|^~\\&|")
             for _ in range(100):
                 client.sendall(b"A" * MIB)

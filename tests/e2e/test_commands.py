@@ -1,5 +1,6 @@
 """What people do at the command line, with a daemon running and without, and the trail that it leaves."""
 
+import base64
 import getpass
 import json
 import socket
@@ -18,7 +19,7 @@ from labbridge.commands import Request
 from labbridge.store import Reader
 from tests.e2e.helpers import RBC, UNKNOWN, WBC, Lab, fresh, observations, why
 from tests.store.support import behind
-from tests.support import field, oru, wait_until
+from tests.support import END, START, field, his_ack, oru, wait_until
 
 Own = Callable[..., Lab]
 CRITICAL = ("6690-2^WBC^LN", "0.20", "10*9/L")
@@ -221,6 +222,71 @@ def test_pending_and_trace_tell_in_words_and_in_chinese(shared: Lab) -> None:
     status, said = shared.cli("trace", "NOSUCH")
     assert (status, "nothing is known" in said) == (1, True)
     assert "nothing waits for the hospital" in shared.well("queue", "list", "--destination", "nobody")
+
+
+def test_trace_tells_what_was_edited_by_hand_at_the_analyzer(shared: Lab) -> None:
+    specimen = fresh()
+    with shared.hl7_client() as client:
+        assert b"\rMSA|AA|" in client.send(oru(specimen, 1, [WBC, RBC]).replace(b"|F|||", b"|F||E|", 1))
+    shared.ward.wait(specimen)
+    assert [row["edited"] for row in shared.story(specimen, "report")] == [["6690-2"]]
+    assert "edited by hand: 6690-2" in shared.well("trace", specimen)
+
+
+NASTY = "\x1b[2J\x9b31m\u202e\x07\x08\x7f"  # clears the screen, changes the colour, turns the text round
+
+
+def _harmless(said: str) -> bool:
+    return all(line.isprintable() for line in said.split("\n"))
+
+
+def test_trace_shows_a_message_byte_for_byte_and_nothing_that_a_terminal_obeys(shared: Lab) -> None:
+    message = oru(fresh(), 1, [WBC]).replace(b"|ORU^R01|", b"||").replace(b"DOE", NASTY.encode() + b"\xff")
+    before = {row["id"] for row in shared.messages("unreadable")}
+    with shared.hl7_client() as client:
+        client.send(message)
+    [number] = {row["id"] for row in shared.messages("unreadable")} - before
+    told = shared.well("trace", f"#{number}")
+    assert _harmless(told)
+    head, *lines = told.rstrip("\n").split("\n")
+    for word in (f"id {number}", "kind unreadable", "analyzer bc-1", f"size {len(message)}", "MSH-9"):
+        assert word in head
+    assert [line[:4] for line in lines] == ["MSH|", "PID|", "OBR|", "OBX|"]
+    assert all(line.endswith(r"\r") for line in lines)
+    assert r"\x1b[2J\x9b31m\u202e\x07\x08\x7f\xff^JO" in lines[1]
+    assert "MSH-9" in shared.well("trace", f"#{number}", "--zh")
+    assert "消息未说明类型" in shared.well("trace", f"#{number}", "--zh")
+    [row] = shared.rows("trace", f"#{number}")
+    assert base64.b64decode(row["body"]) == message
+    assert (row["kind"], row["note"][0]["code"]) == ("unreadable", "no-message-type")
+    for unknown in ("#999999999", "#99999999999999999999", "#"):
+        assert shared.cli("trace", unknown)[0] == 1
+
+
+def test_what_is_looked_at_moves_no_cursor(shared: Lab) -> None:
+    """Ids, codes and the hospital's words are shown escaped wherever a command prints them."""
+    specimen = fresh() + NASTY
+    shared.ward.plans[specimen] = lambda message, _: START + his_ack("AR", field(message, b"MSH", 9), f"ERR|{NASTY}\r") + END
+    with shared.hl7_client() as client:
+        client.send(oru(specimen, 1, [RBC, (f"X{NASTY}^x", "1", "g"), CRITICAL]))
+    shared.ward.wait(specimen)
+    wait_until(lambda: shared.story(specimen, "answer"), 5, "answered")
+    shown = r"\x1b[2J\x9b31m\u202e\x07\x08\x7f"
+    for arguments in (["pending"], ["queue", "list"]):
+        told = shared.well(*arguments, "--limit", "1000")
+        assert shown in told
+        assert _harmless(told)
+    told = shared.well("trace", specimen)
+    assert f"ERR|{shown}" in told
+    assert _harmless(told)
+    assert _harmless(shared.well("trace", specimen, "--json"))
+    assert shared.story(specimen, "answer")[0]["reply"].endswith(f"ERR|{NASTY}\r")
+    status, said = shared.cli("release", specimen + "?", "--reason", "x")
+    assert (status, shown in said, _harmless(said)) == (1, True, True)
+    said = shared.well("reject", specimen, "--reason", "x")
+    assert _harmless(said)
+    [delivery] = [str(row["id"]) for row in shared.queue(specimen)]
+    shared.well("queue", "cancel", delivery, "--reason", "x")
 
 
 def test_verify_finds_what_was_changed_behind_its_back(own: Own) -> None:

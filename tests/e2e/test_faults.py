@@ -12,7 +12,7 @@ import pytest
 
 from labbridge.simulators import analyzer, faulty
 from labbridge.simulators.faults import FAULTS
-from tests.faults.harness import ALL, Fray, Load, faults, laboratory
+from tests.faults.harness import ALL, KINDS, Fray, Load, faults, laboratory
 from tests.faults.model import COUNTERS, Model, Score
 from tests.support import Laboratory
 
@@ -34,13 +34,13 @@ def test_nothing_is_lost_doubled_misfiled_or_out_of_order_under(fault: str, lab:
     assert score.problems == []
     assert score.counts == dict.fromkeys(COUNTERS, 0)
     assert score.drawn[fault] > 0
-    assert score.acknowledged > 10
+    assert score.acknowledged > BRIEF.few
 
 
 def test_nothing_is_lost_doubled_misfiled_or_out_of_order_under_all_faults_mixed(lab: Laboratory) -> None:
     score = faults(lab, ALL, BRIEF._replace(seconds=8.0, connections=8))
     assert score.problems == []
-    assert len(score.drawn) > 12
+    assert len(score.drawn) >= KINDS
 
 
 # -- every counter bites -----------------------------------------------------------------------------------------------
@@ -49,7 +49,7 @@ def test_nothing_is_lost_doubled_misfiled_or_out_of_order_under_all_faults_mixed
 @pytest.fixture(scope="module")
 def fair(lab: Laboratory) -> Fray:
     """A run without a fault, about which the lies are told."""
-    fray = Fray(lab, "split", BRIEF._replace(seconds=0.5, share=0.0))
+    fray = Fray(lab, "split", BRIEF._replace(seconds=0.5, few=24, share=0.0))  # few: of one specimen more than one version
     assert fray.run().problems == []
     return fray
 
@@ -78,19 +78,27 @@ def changed(model: Model) -> None:
     model.taken.append((control_id, message + b"NTE|1\r"))
 
 
+def patient_of(message: bytes) -> bytes:
+    return message.partition(b"\rPID|")[2].split(b"|")[2]
+
+
+def two_patients(model: Model) -> tuple[bytes, bytes]:
+    """The first message, and one of another patient."""
+    first = model.taken[0][1]
+    return first, next(message for _, message in model.taken if patient_of(message) != patient_of(first))
+
+
 def misfiled(model: Model) -> None:
     """The results of one specimen stand under another's."""
-    one, other = (model.taken[number][1] for number in (0, 1))
+    one, other = two_patients(model)
     head, tail = one.partition(b"\rOBX")[0], other[other.index(b"\rOBX") :]
-    assert head.partition(b"\rOBR")[2][:40] != other.partition(b"\rOBR")[2][:40]
     model.taken[0] = (model.taken[0][0], head + tail)
 
 
 def another_patient(model: Model) -> None:
     """A message names the patient of another."""
-    one, other = (model.taken[number][1] for number in (0, 1))
-    names = [message.partition(b"\rPID|")[2].split(b"|")[2] for message in (one, other)]
-    model.taken[0] = (model.taken[0][0], one.replace(names[0], names[1]))
+    one, other = two_patients(model)
+    model.taken[0] = (model.taken[0][0], one.replace(patient_of(one), patient_of(other)))
 
 
 def out_of_order(model: Model) -> None:

@@ -7,6 +7,7 @@ import select
 import signal
 import socket
 import ssl
+import tempfile
 import termios
 import threading
 import time
@@ -16,10 +17,11 @@ from pathlib import Path
 
 import pytest
 
+from labbridge.store import Reader
 from tests.e2e.helpers import WBC, Lab, fresh
 from tests.e2e.test_traps import store_locked
 from tests.links.authority import Authority
-from tests.support import ACK, END, ENQ, EOT, START, astm, frame, free_ports, only, oru, wait_until
+from tests.support import ACK, END, ENQ, EOT, NAK, START, astm, frame, free_ports, only, oru, wait_until
 
 Own = Callable[..., Lab]
 
@@ -136,17 +138,22 @@ def names(folder: Path) -> list[str]:
     return sorted(entry.name for entry in folder.iterdir())
 
 
-HL7_FOLDER = analyzer("box", "mindray-bc", 'folder = "{inbox}"', 'settle = "300ms"', 'max_message = "64KiB"')
+SHORT_WINDOW = (("[verification]\n", '[verification]\nduplicate_window = "1s"\n'),)
+HL7_FOLDER = analyzer("box", "mindray-bc", 'folder = "{inbox}"', 'settle = "{settle}"', 'max_message = "64KiB"')
 
 
-def folder_lab(own: Own, inbox: Path) -> Lab:
-    return own(extra=HL7_FOLDER.replace("{inbox}", str(inbox)))
+def watched(inbox: Path, settle: str = "300ms") -> str:
+    return HL7_FOLDER.replace("{inbox}", str(inbox)).replace("{settle}", settle)
+
+
+def folder_lab(own: Own, inbox: Path, settle: str = "300ms") -> Lab:
+    return own(extra=watched(inbox, settle))
 
 
 @only("sqlite", "a link knows no database")
 def test_files_are_read_whole_and_once_and_leave_when_they_are_stored(own: Own, inbox: Path) -> None:
     """Whole files, framed or bare, leave for done/; what is being written, hidden, a link or a folder is left alone."""
-    lab = folder_lab(own, inbox)
+    lab = folder_lab(own, inbox, settle="3s")  # ten times as long as it takes to go on writing
     bare, blocks, renamed, slow = fresh(), [fresh(), fresh()], fresh(), fresh()
     (inbox / "bare.hl7").write_bytes(oru(bare, 1, [WBC]))
     (inbox / "blocks.hl7").write_bytes(b"".join(START + oru(one, 2, [WBC]) + END for one in blocks))
@@ -186,20 +193,58 @@ def test_a_name_that_is_taken_gets_a_number_and_an_oversize_file_fails(own: Own,
     assert row["analyzer"] == "box"
 
 
+@pytest.fixture
+def elsewhere(inbox: Path) -> Iterator[Path]:
+    """done/ is on another disk, as if mounted wrongly: nothing can be moved there."""
+    with tempfile.TemporaryDirectory(dir="/dev/shm") as folder:
+        made = inbox / "done"
+        made.symlink_to(folder)
+        assert made.stat().st_dev != inbox.stat().st_dev
+        yield made
+
+
 @only("sqlite", "a link knows no database")
-def test_a_crash_between_commit_and_move_doubles_nothing(own: Own, inbox: Path) -> None:
-    """The file is read again after the restart: the same bytes are a duplicate, and leave for done/."""
-    lab = folder_lab(own, inbox)
-    one = fresh()
-    (inbox / "twice.hl7").write_bytes(oru(one, 1, [WBC]))
-    lab.ward.wait(one)
-    wait_until(lambda: (inbox / "done" / "twice.hl7").exists(), 10, "moved")
-    lab.kill()
-    (inbox / "done" / "twice.hl7").rename(inbox / "twice.hl7")  # as if the move had not happened
+def test_a_file_is_read_once_though_a_crash_comes_between_commit_and_move(own: Own, inbox: Path, elsewhere: Path) -> None:
+    """kill -9 after the commit: however long the daemon is down, the very file is only moved; dropped anew, it is read."""
+    lab = own(started=False, extra=watched(inbox), changes=SHORT_WINDOW)
     lab.start()
-    wait_until(lambda: (inbox / "done" / "twice.hl7").exists(), 10, "moved again")
-    assert b'labbridge_messages_total{analyzer="box",kind="duplicate"} 1.0' in lab.get("/metrics")
+    one, both = fresh(), fresh()
+    message = oru(one, 1, [WBC])
+    (inbox / "one.hl7").write_bytes(message)
+    (inbox / "both.hl7").write_bytes(START + oru(both, 2, [WBC]) + END + START + oru(both, 3, [WBC], "20261121111500") + END)
+    wait_until(lambda: lab.log.read_text().count("cannot be moved") == 2, 10, "stored and not moved")
+    lab.kill()
+    elsewhere.unlink()
+    time.sleep(1.5)  # beyond duplicate_window
+    lab.start()
+    wait_until(lambda: not list(inbox.glob("*.hl7")), 10, "moved")
+    assert names(inbox / "done") == ["both.hl7", "one.hl7"]
+    lab.ward.wait(one)
+    assert b'labbridge_messages_total{analyzer="box"' not in lab.get("/metrics"), "nothing was read"
+    assert [len(lab.story(specimen, "message")) for specimen in (one, both)] == [1, 2]
     assert len({control_id for control_id, _ in lab.ward.of(one)}) == 1, "perhaps repeated after the crash, but one message"
+    (inbox / "one.hl7").write_bytes(message)
+    wait_until(lambda: len(names(inbox / "done")) == 3, 10, "read")
+    assert len(lab.story(one, "message")) == 2
+
+
+@only("sqlite", "a link knows no database")
+def test_a_reload_reads_no_stored_file_again(own: Own, inbox: Path, elsewhere: Path) -> None:
+    """Another settle time is another watch of the same folder: it knows what the one before has stored."""
+    lab = own(started=False, extra=watched(inbox), changes=SHORT_WINDOW)
+    lab.start()
+    one = fresh()
+    (inbox / "one.hl7").write_bytes(oru(one, 1, [WBC]))
+    wait_until(lambda: "cannot be moved" in lab.log.read_text(), 10, "stored and not moved")
+    time.sleep(1.5)  # beyond duplicate_window
+    lab.edit('settle = "300ms"', 'settle = "200ms"')
+    lab.signal(signal.SIGHUP)
+    wait_until(lambda: "reloaded" in lab.log.read_text(), 10, "reloaded")
+    wait_until(lambda: lab.status()["analyzers"][-1]["links"] == 1, 10, "looked at again")
+    time.sleep(1.5)
+    elsewhere.unlink()
+    wait_until(lambda: (inbox / "done" / "one.hl7").exists(), 10, "moved")
+    assert len(lab.story(one, "message")) == 1
 
 
 @only("sqlite", "a link knows no database")
@@ -207,10 +252,11 @@ def test_a_file_waits_for_a_store_that_is_away(own: Own, inbox: Path) -> None:
     """Nobody sends a file again: it stays until it is stored, and so do the results of a raw line."""
     port = free_ports(1)[0]
     raw = analyzer("raw", "sysmex-xn", f'listen = "127.0.0.1:{port}"', 'framing = "raw"')
-    lab = own(extra=HL7_FOLDER.replace("{inbox}", str(inbox)) + raw)
+    lab = own(extra=watched(inbox) + raw)
     first, file, line = fresh(), fresh(), fresh()
     lab.tell(first)
     lab.ward.wait(first)
+    wait_until(lambda: (inbox / "done").exists(), 10, "watched")
     with store_locked(lab):
         (inbox / "waits.hl7").write_bytes(oru(file, 1, [WBC]))
         with socket.create_connection(("127.0.0.1", port)) as peer:
@@ -266,7 +312,10 @@ def tls_lines(certificate: tuple[Path, Path], ca: Path | None) -> list[str]:
 
 def exchange(port: int, context: ssl.SSLContext, message: bytes) -> bytes:
     """Sends an HL7 message over TLS; the answer."""
-    with socket.create_connection(("127.0.0.1", port), 5) as bare, context.wrap_socket(bare, server_hostname="localhost") as secure:
+    with (
+        socket.create_connection(("127.0.0.1", port), 60) as bare,
+        context.wrap_socket(bare, server_hostname="localhost") as secure,
+    ):
         secure.sendall(START + message + END)
         answer = b""
         while END not in answer:
@@ -300,7 +349,7 @@ def test_an_analyzer_over_tls_with_its_own_certificate(own: Own, authority: Auth
     assert "certificate" in lines_said[0]
     with contextlib.closing(socket.create_connection(("127.0.0.1", port))) as bare:
         bare.sendall(START + oru(fresh(), 4, [WBC]) + END)
-        bare.settimeout(10)
+        bare.settimeout(60)
         with contextlib.suppress(ConnectionResetError):
             while bare.recv(1000):
                 pass
@@ -320,14 +369,14 @@ def test_certificates_are_read_again_and_open_connections_stay(own: Own, authori
 
     def serial_number() -> str:
         with (
-            socket.create_connection(("127.0.0.1", port), 5) as bare,
+            socket.create_connection(("127.0.0.1", port), 60) as bare,
             client(authority).wrap_socket(bare, server_hostname="localhost") as secure,
         ):
             return str(secure.getpeercert()["serialNumber"])  # type: ignore[index]
 
     before = serial_number()
     with (
-        socket.create_connection(("127.0.0.1", port), 5) as bare,
+        socket.create_connection(("127.0.0.1", port), 60) as bare,
         client(authority).wrap_socket(bare, server_hostname="localhost") as stays,
     ):
         authority.issue("lab", "localhost", days=(-9, -1))
@@ -361,7 +410,7 @@ def test_a_hospital_over_tls_is_verified_by_its_name(own: Own, authority: Author
     """The right certificate gets the results, one for another host does not; the log says so in one line."""
     right, wrong = authority.issue("his", "127.0.0.1"), authority.issue("wrong", "his.elsewhere")
     lab = own(hospital=False, started=False)
-    lab.edit('timeout = "5s"\n', f'timeout = "5s"\n[destination.tls]\nca = "{authority.file}"\n')
+    lab.edit('timeout = "30s"\n', f'timeout = "30s"\n[destination.tls]\nca = "{authority.file}"\n')
     with secured_hospital(lab, wrong) as choose:
         lab.start()
         one = fresh()
@@ -407,6 +456,61 @@ def secured_hospital(lab: Lab, certificate: tuple[Path, Path]) -> Iterator[Calla
         door.close()
 
 
+# -- half-closed -----------------------------------------------------------------------------------------------------
+
+
+def said_once(port: int, data: bytes) -> bytes:
+    """What ``nc -N`` gets: all is said, this side is shut down, and then the other is heard to its end."""
+    answer = b""
+    with socket.create_connection(("127.0.0.1", port), 60) as peer:
+        peer.sendall(data)
+        peer.shutdown(socket.SHUT_WR)
+        while part := peer.recv(65536):
+            answer += part
+    return answer
+
+
+@only("sqlite", "a link knows no database")
+def test_a_sender_that_half_closes_is_answered(own: Own) -> None:
+    """MLLP and LIS01: what is stored is acknowledged, a block cut short is not; then the connection ends."""
+    lab = own()
+    block, session, cut = fresh(), fresh(), fresh()
+    answer = said_once(lab.hl7, START + oru(block, 1, [WBC]) + END)
+    assert b"\rMSA|AA|" in answer
+    assert answer.endswith(END)
+    records = astm(session, [COUNT])
+    frames = b"".join(frame(number, record.encode() + b"\r") for number, record in enumerate(records, 1))
+    assert said_once(lab.astm, ENQ + frames + EOT) == ACK * (len(records) + 1)
+    lab.ward.wait(block)
+    lab.ward.wait(session)
+    assert said_once(lab.hl7, START + oru(cut, 2, [WBC])[:150]) == b""
+    wait_until(lambda: lab.messages("incomplete"), 10, "shown")
+    assert [row["kind"] for row in lab.rows("pending")] == ["incomplete"]
+    assert not lab.ward.of(cut)
+
+
+@only("sqlite", "a link knows no database")
+def test_a_frame_that_was_refused_and_came_right_is_journaled_and_settled(own: Own) -> None:
+    """A noisy line leaves nothing for a person to look at; a frame that never came right does."""
+    lab = own()
+    specimen = fresh()
+    records = [record.encode() + b"\r" for record in astm(specimen, [COUNT])]
+    bad = frame(1, records[0]).replace(b"XN-1000", b"XN-1001")
+    with lab.astm_client() as line:
+        assert [line.raw(ENQ), line.raw(bad)] == [ACK, NAK]
+        assert {line.raw(frame(number, record)) for number, record in enumerate(records, 1)} == {ACK}
+        line.end()
+    lab.ward.wait(specimen)
+    with lab.astm_client() as line:
+        assert [line.raw(ENQ), line.raw(bad)] == [ACK, NAK]
+        line.end()
+    wait_until(lambda: lab.messages("stray"), 10, "shown")
+    with contextlib.closing(Reader(lab.url)) as reader:
+        strays = list(reader.stream("SELECT state, body FROM message WHERE kind = 'stray' ORDER BY id"))
+    assert [(state, bytes(body)) for state, body in strays] == [("settled", bad), ("open", bad)]
+    assert [row["kind"] for row in lab.rows("pending")] == ["stray"]
+
+
 # -- idle ------------------------------------------------------------------------------------------------------------
 
 
@@ -415,8 +519,8 @@ def test_an_idle_link_is_closed_and_the_next_one_works(own: Own) -> None:
     """Ours closes on an idle analyzer; a hospital that closes when idle gets the next result over a new connection."""
     # conformance: C06
     port = free_ports(1)[0]
-    lab = own(extra=analyzer("quiet", "mindray-bc", f'listen = "127.0.0.1:{port}"', 'idle_timeout = "500ms"'))
-    with socket.create_connection(("127.0.0.1", port), 5) as peer:
+    lab = own(extra=analyzer("quiet", "mindray-bc", f'listen = "127.0.0.1:{port}"', 'idle_timeout = "3s"'))
+    with socket.create_connection(("127.0.0.1", port), 60) as peer:
         assert peer.recv(1) == b""
     first, second = fresh(), fresh()
     with lab.hl7_client(port) as again:

@@ -146,9 +146,9 @@ def test_an_analyzer_that_waits_for_us_is_connected_to_again_and_again(own: Own)
     for _ in range(2):
         specimen = fresh()
         with socket.create_server(("127.0.0.1", lab.hl7)) as server:
-            server.settimeout(10)
+            server.settimeout(60)
             with server.accept()[0] as analyzer:
-                analyzer.settimeout(10)
+                analyzer.settimeout(60)
                 analyzer.sendall(START + oru(specimen, 1, [WBC]) + END)
                 assert b"MSA|AA|1" in analyzer.recv(4096)
         lab.ward.wait(specimen)

@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import closing
 from functools import partial
+from itertools import count
 from pathlib import Path
 from typing import Any, NamedTuple
 from zoneinfo import ZoneInfo
@@ -26,11 +27,16 @@ ROOT = Path(__file__).parents[2]
 PROFILES = {"astm": "sysmex-xn", "hl7": "mindray-bc"}
 ZONE = ZoneInfo("Asia/Shanghai")
 ALL = "all"
+KINDS = 13  # of faults, at the least, when all are mixed
 OURS = (b"Traceback", b"reader failed", b"decision failed", b"a fault while")  # what the daemon's log must not say
+_first_specimens = count(100, 100)  # no two runs on one store share any; a run has at most a hundred analyzers
 
 
 class Load(NamedTuple):
-    """How long and how hard: ``pace`` is by what the times of the analyzers' faults are multiplied."""
+    """How long and how hard: ``pace`` is by what the times of the analyzers' faults are multiplied.
+
+    A run that has seen fewer than ``few`` messages proves nothing, and goes on.
+    """
 
     seconds: float
     connections: int
@@ -38,6 +44,7 @@ class Load(NamedTuple):
     rate: float = 5.0  # messages a second and analyzer
     pace: float = 1.0
     excess: int = 17 << 20  # bytes of what is beyond every limit
+    few: int = 10
     share: float = 0.2  # of the messages that a fault befalls, alone; the hospital's a quarter of that
 
 
@@ -59,8 +66,9 @@ class Fray:
 
     def __init__(self, lab: Laboratory, fault: str, load: Load) -> None:
         self.lab, self.load, self.loop, self.score = lab, load, Loop(), Score()
-        self.model = Model(load.seed, random.SystemRandom().randrange(100, 9999) * 100)
+        self.model = Model(load.seed, next(_first_specimens))
         self.faults = {side: self._faults(side, fault) for side in ("astm", "hl7", "hospital")}
+        self.kinds = KINDS if fault == ALL else 0
         self.hospital = Hospital(self.loop, "127.0.0.1", lab.his, faults=self.faults["hospital"], told=self.model.took)
         self.analyzers = [self._analyzer(number) for number in range(load.connections)]
 
@@ -112,7 +120,7 @@ class Fray:
             analyzer.start()
         end = time.monotonic() + load.seconds
         self.loop.until(lambda: time.monotonic() > end and self._befell(), load.seconds + 30)
-        score.drawn = dict(sum((faults.drawn for faults in self.faults.values()), Counter()))
+        score.drawn = dict(self._drawn())
         for faults in self.faults.values():
             faults.rates = {}
         for analyzer in self.analyzers:
@@ -128,8 +136,13 @@ class Fray:
                 score.against("missed", "an analyzer waited longer than its protocol allows")
 
     def _befell(self) -> bool:
-        """Whether something has happened, wherever something is to happen."""
-        return all(faults.drawn.total() > 2 for faults in self.faults.values() if any(faults.rates.values()))
+        """Whether something has happened, wherever something is to happen, and to enough messages."""
+        enough = len(self.model.acknowledged) > self.load.few and len(self._drawn()) >= self.kinds
+        return enough and all(faults.drawn.total() > 2 for faults in self.faults.values() if any(faults.rates.values()))
+
+    def _drawn(self) -> Counter[str]:
+        """How often each fault has befallen anyone."""
+        return sum((faults.drawn for faults in self.faults.values()), Counter())
 
     def _until(self, done: Any, seconds: float, what: str) -> None:
         try:

@@ -18,6 +18,7 @@ ANALYZERS = Path(__file__).parents[2] / "analyzers"
 BARE = '[profile]\nmodel = "M"\nvendor = "V"\nprotocol = "hl7v2"\n'
 GENERIC = profiles.load("generic-hl7", [ANALYZERS])
 MSH = "MSH|^~\\&|LAB^X|A|||20261117141503||ORU^R01|7|P|2.5.1"
+UNREADABLE = (Reason("unreadable-value"),)
 PID = "PID|1||P1||Doe^Jo||19900102|F"
 OBR = "OBR|1|ORD1|S1|T"
 GLU = "OBX|1|NM|GLU^Glucose||5.6|mmol/L|3.9-6.1|N|||F|||20261117141201"
@@ -495,6 +496,125 @@ def test_a_record_with_several_answers_becomes_as_many_results() -> None:
 
 def test_a_record_without_any_of_its_answers_stays_whole() -> None:
     assert values(report(MSH, OBR, "OBX|1|ST|ABORH||weak D", of=profile(GROUP))) == [("ABORH", "weak D")]
+
+
+def test_a_part_whose_pattern_does_not_fit_is_held_beside_one_that_was_read() -> None:
+    of = profile(GROUP.replace("(?:A|B|AB|O) (Pos|Neg)", "(?:A|B|AB|O) (Pos)"))
+    first, second = report(MSH, OBR, "OBX|1|ST|ABORH||O Neg", of=of).results
+    assert (first.code, first.value, first.problems) == ("ABORH/ABO", "O", ())
+    assert (second.code, second.value, second.kind, second.problems) == ("ABORH/RhD", "O Neg", "text", UNREADABLE)
+    plain = profile(GROUP + '[result]\nvalue = { from = "OBX-5", pattern = "[0-9]+" }\n')
+    assert [each.problems for each in report(MSH, OBR, "OBX|1|ST|ABORH||O Neg", of=plain).results] == [(), ()]
+    (whole,) = report(MSH, OBR, "OBX|1|ST|ABORH||weak D", of=plain).results
+    assert (whole.value, whole.problems) == ("weak D", UNREADABLE)
+
+
+@pytest.mark.parametrize(
+    ("rule", "sent", "value", "problems"),
+    [
+        ('{ from = "OBX-5", pattern = "([0-9.]+) mg" }', "5.6 mg", "5.6", ()),
+        ('{ from = "OBX-5", pattern = "([0-9.]+) mg" }', "5.6 g", "5.6 g", UNREADABLE),
+        ('{ from = "OBX-5", pattern = "([0-9.]*)mg" }', "mg", "mg", UNREADABLE),
+        ('[{ from = "OBX-5", pattern = "[0-9]+" }, { from = "OBX-7", pattern = "[0-9]+" }]', "x|u|9", "9", ()),
+        ('[{ from = "OBX-5", pattern = "[0-9]+" }, { from = "OBX-7", pattern = "[0-9]+" }]', "x|u|y", "x", UNREADABLE),
+        ('{ from = "OBX-5.1", pattern = "[0-9]+" }', "^x", "", ()),
+        ('{ from = "OBX-5", pattern = "[0-9]+" }', "", "", ()),
+        ('{ from = "OBX-5", pattern = "[0-9]+" }', '""', '""', ()),
+        ('{ from = "OBX-5", pattern = "[0-9]+", when = { "OBX-5" = "[^x].*" } }', "x", "", ()),
+    ],
+)
+def test_a_value_that_the_profile_cannot_read_is_held_as_it_was_sent(
+    rule: str, sent: str, value: str, problems: tuple[Reason, ...]
+) -> None:
+    of = profile(f"[result]\nvalue = {rule}\n")
+    timed = "OBX|1|ST|GLU||" + "|".join([*sent.split("|"), *[""] * 9][:9]) + "|20261117141201"
+    for line in (f"OBX|1|ST|GLU||{sent}", f"OBX|1|ST|GLU||{sent}", timed, timed):
+        found = result(line, of)
+        assert (found.value, found.problems) == (value, problems)
+        assert not problems or found.kind == "text"
+
+
+def test_what_else_is_wrong_with_a_value_that_cannot_be_read_is_told_beside_it() -> None:
+    of = profile('[result]\nvalue = { from = "OBX-5", pattern = "[0-9]+" }\n')
+    found = report(MSH, OBR, "OBX|1|ST|||x|||||||||20261399", "NTE|1||why", of=of).results[0]
+    assert [problem.code for problem in found.problems] == ["unreadable-value", "no-code", "bad-time"]
+    assert found.comments == ("why",)
+
+
+@pytest.mark.parametrize(
+    ("line", "value", "kind"),
+    [
+        (r"OBX|1|CE|GLU||A\T\B^x^L", "A&B", "coded"),
+        (r"OBX|1|CWE|GLU||\X4142\^x^L", "AB", "coded"),
+        (r"OBX|1|SN|GLU||\X3E\^7", ">7", "comparator"),
+        (r"OBX|1|ST|GLU||5\.br\6", r"5\.br\6", "text"),
+    ],
+)
+def test_escapes_in_a_typed_value_are_resolved_component_by_component(line: str, value: str, kind: str) -> None:
+    """# conformance: B05, D02, D03, D05."""
+    found = result(line)
+    assert (found.value, found.kind, found.problems) == (value, kind, ())
+
+
+@pytest.mark.parametrize(
+    "line", ["OBX|1|CE|GLU||A\\XFF\\^x", "OBX|1|CE|GLU||A~\\XFF\\", "OBX|1|ST|GLU||A\\XFF\\", "OBX|1|SN|GLU||^5\\XFF\\"]
+)
+def test_a_value_whose_bytes_are_of_no_set_is_held(line: str) -> None:
+    """# conformance: D10."""
+    found = result(line)
+    assert (found.value.endswith("\\XFF\\"), found.kind != "number", found.problems) == (True, True, UNREADABLE)
+
+
+@pytest.mark.parametrize(
+    ("line", "notes"),
+    [
+        (r"OBX|1|ST|GLU||5 \ 3", ["lone-escape"]),
+        (r"OBX|1|ST|GLU||C:\x|u\v", ["lone-escape"]),
+        (r"OBX|1|ST|GLU||5 \T\ 3\.br\\H\x\N\\X41\\Zq\|", []),
+        (r"OBX|1|ST|GLU||5 \X4\ 3", ["lone-escape"]),
+        ("OBX|1|ST|GLU||5", []),
+    ],
+)
+def test_a_lone_escape_character_is_kept_as_text_and_noted(line: str, notes: list[str]) -> None:
+    """# conformance: D06."""
+    reading = read(MSH, OBR, line)
+    assert [note.code for note in reading.notes] == notes
+    assert reading.problems == reading.reports[0].problems == reading.reports[0].results[0].problems == ()
+    batch = hl7v2.read(payload(MSH, OBR, line, MSH, OBR, line), GENERIC, UTC)
+    assert [note.code for note in batch.notes] == notes
+
+
+@pytest.mark.parametrize(
+    ("sent", "collected", "at"),
+    [
+        ("20261117133000", "20261117133000", 1794922200),
+        ("202611171330+0800", "202611171330+0800", 1794893400),
+        ("17/11/2026 13:30", "17/11/2026 13:30", 1794922200),
+        ("20261117", "20261117", None),
+        ("18991230", "", None),
+        ("", "", None),
+    ],
+)
+def test_the_time_of_collection_is_read_by_the_analyzers_clock(sent: str, collected: str, at: int | None) -> None:
+    """# conformance: D17."""
+    of = profile('[times]\nformats = ["%d/%m/%Y %H:%M"]\n')
+    found = report(MSH, OBR, f"SPM|1|S1|||||||||||||||{sent}", GLU, of=of)
+    assert (found.specimen.collected, found.specimen.collected_at, found.problems) == (collected, at, ())
+
+
+def test_a_time_of_collection_takes_the_headers_offset_else_the_senders_zone() -> None:
+    """# conformance: D17, D18."""
+    new_york, spm = ZoneInfo("America/New_York"), "SPM|1|S1|||||||||||||||{}"
+    for sent, at in (("20261101013000", 1793511000), ("20260308023000", 1772955000)):  # of the fold the first; in the gap
+        (found,) = hl7v2.read(payload(MSH, OBR, spm.format(sent), GLU), GENERIC, new_york).reports
+        assert found.specimen.collected_at == at
+    offset = MSH.replace("20261117141503", "20261117141503+0800")
+    assert report(offset, OBR, spm.format("20261117133000"), GLU).specimen.collected_at == 1794893400
+
+
+def test_a_time_of_collection_that_is_none_holds_the_report() -> None:
+    found = report(MSH, OBR, "SPM|1|S1|||||||||||||||yesterday", GLU)
+    assert (found.specimen.collected, found.specimen.collected_at, problems(found)) == ("yesterday", None, ["bad-time"])
 
 
 def test_a_part_that_has_no_code_is_held_and_one_with_its_own_is_not() -> None:

@@ -55,6 +55,15 @@ def problems(found: Report | Reading) -> list[str]:
     return [reason.code for reason in found.problems]
 
 
+def test_the_time_of_collection_is_read_by_the_analyzers_clock() -> None:
+    """# conformance: D17."""
+    drawn = {"20261117133000": 1794922200, "18991230": None, "": None, "20261117": None}
+    for sent, at in drawn.items():
+        found = report(H, P, f"O|1|S1||^^^GLU|R|20261117133000|{sent}||||N", R, L)
+        assert (found.specimen.collected_at, found.problems) == (at, ())
+    assert problems(report(H, P, "O|1|S1||^^^GLU|R||soon||||N", R, L)) == ["bad-time"]
+
+
 def test_a_result_is_read_whole() -> None:
     reading = read(H, P, O, R, "C|1|I|haemolytic|G", L)
     (found,) = reading.reports

@@ -20,7 +20,7 @@ CATALOGUE = {
     "CRP": Coded("H100", "C-reactive protein"),
 }
 REPORT = Report(
-    Specimen("S0001", type="BLD", collected="20261121195800"),
+    Specimen("S0001", type="BLD", collected="20261121195800", collected_at=1795262280),
     (Result("6690-2", flags=("H", "A&")), Result("777-3"), Result("CRP")),
     patient=Patient("P1", "MORGAN", "ALEX", "19740312", "M"),
     sender="xn-1",
@@ -50,13 +50,13 @@ def test_a_report_has_exactly_these_bytes() -> None:
     assert write(OruForm(), [WBC, PLT, CRP]).decode().split("\r") == [
         "MSH|^~\\&|labbridge||||20261121201530+0800||ORU^R01^ORU_R01|0123456789|P|2.5.1||||||UNICODE UTF-8",
         "PID|1||P1||MORGAN^ALEX||19740312|M",
-        "OBR|1||S0001|CBC^Blood count^L|||20261121195800|||||||||||||||20261121201530+0800|||P",
+        "OBR|1||S0001|CBC^Blood count^L|||20261121195800+0800|||||||||||||||20261121201530+0800|||P",
         "OBX|1|NM|H001^White cells^L^6690-2^^LN||7.32|10*9/L^^UCUM|3.5-9.5|H|||F|||20261118190640+0800||||xn-1",
         "OBX|2|SN|H002^Platelets^L^777-3^^LN||<^5|10*9/L^^UCUM||LL|||P|||||||xn-1",
-        "SPM|1|S0001||BLD|||||||||||||20261121195800",
-        "OBR|2||S0001|H100^C-reactive protein^L|||20261121195800|||||||||||||||20261121201530+0800|||C",
+        "SPM|1|S0001||BLD|||||||||||||20261121195800+0800",
+        "OBR|2||S0001|H100^C-reactive protein^L|||20261121195800+0800|||||||||||||||20261121201530+0800|||C",
         "OBX|1|SN|H100^C-reactive protein^L||^1^:^128||||||C|||||||xn-1",
-        "SPM|1|S0001||BLD|||||||||||||20261121195800",
+        "SPM|1|S0001||BLD|||||||||||||20261121195800+0800",
         "",
     ]
 
@@ -93,9 +93,20 @@ def test_the_specimen_stands_in_spm_from_version_2_5() -> None:
 
 def test_the_observation_time_is_the_collection_or_the_first_measurement() -> None:
     later = msgspec.structs.replace(PLT, measured_at=1795000060)
-    for collected, shown in (("", "20261118190640+0800"), ("21/11/2026", "20261118190640+0800"), ("20261121", "20261121")):
-        report = Report(Specimen("S1", collected=collected), REPORT.results)
-        assert one("OBR", write(OruForm(), [later, WBC], report)).field(7) == shown
+    measured = "20261118190640+0800"
+    for collected, at, shown in (
+        ("", None, measured),
+        ("21/11/2026", None, measured),
+        ("20261399", None, measured),
+        ("20261121", None, "20261121"),
+        ("20261121195800", 1795262280, "20261121195800+0800"),
+        ("202611211158+0000", 1795262280, "202611211958+0800"),
+        ("21/11/2026 19:58", 1795262280, "20261121195800+0800"),
+    ):
+        report = Report(Specimen("S1", collected=collected, collected_at=at), REPORT.results)
+        payload = write(OruForm(), [later, WBC], report)
+        assert one("OBR", payload).field(7) == shown
+        assert {segment.field(17) for segment in segments("SPM", payload)} == {"" if shown == measured else shown}
     assert one("OBR", write(OruForm(), [CRP], Report(Specimen("S1")))).field(7) == ""
 
 

@@ -16,6 +16,7 @@ from labbridge.profiles import Profile
 
 BARE = '[profile]\nmodel = "M"\nvendor = "V"\nprotocol = "hl7v2"\n'
 PIPES = Delimiters()
+RULES = Rules(PIPES, unescape, {})
 NEW_YORK, SHANGHAI = ZoneInfo("America/New_York"), ZoneInfo("Asia/Shanghai")
 
 
@@ -124,11 +125,14 @@ def test_what_is_called_a_number_is_one(text: str) -> None:
         (">=^1^:^640", ">=1:640", "ratio"),
         ("182", "182", "number"),
         ("^***", "***", "absent"),
+        (r"\X3C\^20", "<20", "comparator"),
+        (r"^1^\X3A\^128", "1:128", "ratio"),
+        (r"^5\.br\6", r"5\.br\6", "text"),
     ],
 )
 def test_structured_numerics(raw: str, value: str, kind: str) -> None:
-    """# conformance: D16."""
-    assert structured(raw, PIPES, classifier(profile().values))[:2] == (value, kind)
+    """# conformance: D03, D16."""
+    assert structured(raw, PIPES, classifier(profile().values), RULES.resolve)[:2] == (value, kind)
 
 
 @pytest.mark.parametrize(
@@ -142,10 +146,17 @@ def test_structured_numerics(raw: str, value: str, kind: str) -> None:
         ("~POS^Positive", "POS", "coded"),
         ("^^^POS^Positive^L", "^^^POS^Positive^L", "text"),
         ("^^^^^^^^Positive", "^^^^^^^^Positive", "text"),
+        (r"A\T\B^C\S\D^L", "A&B", "coded"),
+        (r"^C\S\D^L", "C^D", "coded"),
+        (r"\XC2B5\mol", "µmol", "coded"),
+        (r"N\.br\N", r"N\.br\N", "coded"),
+        (r"A\T\B~C", "A&B~C", "text"),
+        ('""', '""', "absent"),
     ],
 )
 def test_coded_entries(raw: str, value: str, kind: str) -> None:
-    assert coded(raw, PIPES, classifier(profile().values))[:2] == (value, kind)
+    """# conformance: B05, D02, D05."""
+    assert coded(raw, PIPES, classifier(profile().values), RULES.resolve)[:2] == (value, kind)
 
 
 @pytest.mark.parametrize(
@@ -161,11 +172,12 @@ def test_coded_entries(raw: str, value: str, kind: str) -> None:
 )
 def test_encapsulated_data_is_described(raw: str, value: str) -> None:
     """# conformance: D21."""
-    assert encapsulated(raw, PIPES, classifier(profile().values)) == (value, "attachment", "", "")
+    assert encapsulated(raw, PIPES, classifier(profile().values), RULES.resolve) == (value, "attachment", "", "")
 
 
 def test_a_pointer_says_where_the_attachment_lies() -> None:
-    assert pointer("//pc/1.png ^X^image^PNG", PIPES, classifier(profile().values)) == ("//pc/1.png", "attachment", "", "")
+    found = pointer(r"//pc/1.png?a\T\b ^X^image^PNG", PIPES, classifier(profile().values), RULES.resolve)
+    assert found == ("//pc/1.png?a&b", "attachment", "", "")
 
 
 @pytest.mark.parametrize(

@@ -40,7 +40,7 @@ def send(port: str, file: str, size: str = "") -> None:
             print(json.dumps([record[0], accepted]), flush=True)
 
     Client.emitter_wrapper = BytesEmitter
-    Client(emit, "127.0.0.1", int(port), timeout=10, flow_map=None, chunk_size=int(size) if size else None).run(0.05)
+    Client(emit, "127.0.0.1", int(port), timeout=60, flow_map=None, chunk_size=int(size) if size else None).run(0.05)
 
 
 def serve(port: str) -> None:

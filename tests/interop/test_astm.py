@@ -24,7 +24,7 @@ def send(tmp_path: Path, port: int, specimen: str, *size: str) -> list[list[Any]
     file = tmp_path / "message.astm"
     file.write_text("\n".join(astm(specimen, [WBC, RBC, HGB])))
     ran = subprocess.run(
-        [*PEER, "send", str(port), str(file), *size], cwd=ROOT, capture_output=True, text=True, timeout=30, check=False
+        [*PEER, "send", str(port), str(file), *size], cwd=ROOT, capture_output=True, text=True, timeout=200, check=False
     )
     assert ran.returncode == 0, ran.stderr[-2000:]
     return [json.loads(line) for line in ran.stdout.splitlines()]
@@ -36,7 +36,7 @@ def noisy(port: int, damage: Callable[[bytes], bytes]) -> Iterator[int]:
 
     class Handler(socketserver.BaseRequestHandler):
         def handle(self) -> None:
-            with socket.create_connection(("127.0.0.1", port), 5) as onward:
+            with socket.create_connection(("127.0.0.1", port), 60) as onward:
                 back = threading.Thread(target=pump, args=(onward, self.request, bytes))
                 back.start()
                 pump(self.request, onward, damage)
@@ -139,7 +139,7 @@ def test_python_astm_takes_what_our_analyzer_sends(tmp_path: Path) -> None:
             assert json.loads(host.stdout.readline()) == "ready"
             ours = [sys.executable, "-m", "labbridge", "simulate", "analyzer", "generic-astm", "--connect", f"127.0.0.1:{port}"]
             ran = subprocess.run(
-                [*ours, "--rate", "0", "--count", "6", "--seed", "7"], capture_output=True, text=True, timeout=60, check=False
+                [*ours, "--rate", "0", "--count", "6", "--seed", "7"], capture_output=True, text=True, timeout=200, check=False
             )
             assert "sent 6 acknowledged 6 refused 0" in ran.stdout, ran.stdout + ran.stderr
         finally:

@@ -50,8 +50,8 @@ def offer(port: int, head: bytes, size: int) -> int:
     """Sends a beginning and then so many bytes, as fast as they are taken; how many were, when the daemon hung up."""
     piece = b"A" * MIB
     sent = 0
-    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 5) as client:
-        client.settimeout(30)
+    with contextlib.suppress(ConnectionError), socket.create_connection(("127.0.0.1", port), 60) as client:
+        client.settimeout(60)
         client.sendall(head)
         while sent < size:
             client.sendall(piece)

@@ -13,7 +13,7 @@ from tests.support import field, oru, wait_until
 def mllp_send(lab: Lab, file: Path, *options: str) -> str:
     """The published command, as a process; what it prints are the answers."""
     command = [str(Path(sys.executable).with_name("mllp_send")), *options, "-p", str(lab.hl7), "-f", str(file), "127.0.0.1"]
-    ran = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=200, check=False)
     assert ran.returncode == 0, ran.stderr
     return ran.stdout.replace("\r", "\n")
 

@@ -1,5 +1,6 @@
 """Watched folders: what counts as a whole file, what is moved when, what a handler hears."""
 
+import json
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from links_support import Handler
 from labbridge.links import folder as folders
 from labbridge.links.folder import Folder, FolderLink, Seen, free_name
 from labbridge.links.retry import State
-from labbridge.wire.events import Answer, Event, Failed, Note, Oversize, Received
+from labbridge.wire.events import Answer, Event, Failed, Left, Note, Oversize, Place, Received
 from tests.loop import Loop
 
 YES = Answer(True)
@@ -62,13 +63,13 @@ class Inbox:
 @pytest.fixture
 def inbox(loop: Loop, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Inbox]:
     monkeypatch.setattr(folders, "LOOK_S", 0.01)
-    before = threading.active_count()
+    before = set(threading.enumerate())
     path = tmp_path / "inbox"
     path.mkdir()
     made = Inbox(loop, path)
     yield made
     made.folder.close("the test is over")
-    loop.until(lambda: threading.active_count() == before)
+    loop.until(lambda: not set(threading.enumerate()) - before)
 
 
 def test_files_are_taken_in_the_order_of_their_times_then_names(inbox: Inbox) -> None:
@@ -188,6 +189,58 @@ def test_a_stored_file_that_cannot_be_moved_is_not_read_again(inbox: Inbox, monk
     locked.clear()
     inbox.until(lambda: inbox.names("done") == ["stays"])
     assert inbox.got == [b"1"]
+
+
+def test_what_is_stored_of_a_file_is_not_read_again(inbox: Inbox) -> None:
+    """Of three messages the first was stored before a crash: the others follow, the file leaves and is forgotten."""
+    about = inbox.put("three", b"1\x1c2\x1c3").stat()
+    whole = inbox.put("whole", b"4\x1c5").stat()
+    big = inbox.put("big", bytes(1001)).stat()
+    named = {
+        name: json.dumps([str(inbox.path), name, state.st_size, state.st_mtime_ns, state.st_ino])
+        for name, state in (("three", about), ("whole", whole), ("big", big))
+    }
+    inbox.folder.start({named["three"]: ["0/3"], named["whole"]: ["1/2", "0/2"], named["big"]: ["failed"]})
+    inbox.until(lambda: sum(isinstance(call[-1], Left) for call in inbox.handler.calls) == 3)
+    assert inbox.got == [b"2", b"3"]
+    assert inbox.names("done") == ["three", "whole"]
+    assert inbox.names("failed") == ["big"]
+    assert {call[-1].file for call in inbox.handler.calls if isinstance(call[-1], Left)} == set(named.values())
+
+
+@pytest.mark.parametrize("other", ["path", "name", "size", "time", "inode"])
+def test_another_file_is_read_whatever_else_it_shares(inbox: Inbox, other: str) -> None:
+    """One that differs in anything from what is stored is not that file."""
+    state = inbox.put("x", b"1").stat()
+    known = {"path": str(inbox.path), "name": "x", "size": 1, "time": state.st_mtime_ns, "inode": state.st_ino}
+    known[other] = "other" if isinstance(known[other], str) else int(known[other]) + 1
+    inbox.folder.start({json.dumps([*known.values()]): ["0/1"]})
+    inbox.until(lambda: inbox.names("done") == ["x"] if (inbox.path / "done").exists() else False)
+    assert inbox.got == [b"1"]
+
+
+def test_what_an_earlier_run_has_moved_is_forgotten(inbox: Inbox) -> None:
+    """It died between the move and the word of it; what is nowhere is kept in mind, for its disk may still come."""
+    state = inbox.put("x", b"1").stat()
+    (inbox.path / "done").mkdir()
+    (inbox.path / "x").rename(inbox.path / "done" / "x")
+    moved = json.dumps([str(inbox.path), "x", state.st_size, state.st_mtime_ns, state.st_ino])
+    nowhere = json.dumps([str(inbox.path), "y", 1, 2, 3])
+    inbox.folder.start({moved: ["0/1"], nowhere: ["0/1"]})
+    inbox.until(lambda: any(isinstance(call[-1], Left) for call in inbox.handler.calls))
+    for _ in range(10):
+        inbox.loop.iterate(0.01)
+    assert [call[-1] for call in inbox.handler.calls if isinstance(call[-1], Left)] == [Left(moved)]
+    assert inbox.got == []
+
+
+def test_every_message_tells_its_place(inbox: Inbox) -> None:
+    state = inbox.put("x", b"1\x1c2").stat()
+    inbox.start()
+    inbox.until(lambda: len(inbox.got) == 2)
+    file = json.dumps([str(inbox.path), "x", state.st_size, state.st_mtime_ns, state.st_ino])
+    places = [call[-1].place for call in inbox.handler.calls if isinstance(call[-1], Received)]
+    assert places == [Place(file, "0/2"), Place(file, "1/2")]
 
 
 def test_a_file_that_grew_while_it_was_read_is_read_again(inbox: Inbox) -> None:

@@ -5,12 +5,14 @@ import fcntl
 import os
 import pty
 import termios
+import time
 import tty
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
+import serial
 from links_support import Handler, Script
 from test_links_wire import store
 
@@ -20,7 +22,7 @@ from labbridge.links.serial import LineSettings, SerialLine
 from labbridge.links.stream import CLOSE_TIME_S
 from labbridge.wire import Lis01Link, Lis01Settings
 from tests.loop import Loop
-from tests.support import frame
+from tests.support import PATIENCE, frame
 
 
 @pytest.fixture
@@ -137,6 +139,90 @@ def test_a_stopped_line_that_takes_nothing_is_closed_all_the_same(loop: Loop, en
     made.stop()
     handler.links[0].close("stopping")
     loop.until(lambda: handler.calls[-1] == ("closed", "stopping"), CLOSE_TIME_S + 5)
+
+
+def quickly(loop: Loop, done: Callable[[], object]) -> None:
+    """Turns the loop until then, and sees that no turn of it waits for the line."""
+    end = time.monotonic() + 10
+    while not done():
+        began = time.monotonic()
+        assert began < end
+        loop.iterate(0.01)
+        assert time.monotonic() - began < 0.5 * PATIENCE
+
+
+@pytest.mark.parametrize("size", [1, 3000, 1_000_000])
+def test_closing_a_line_that_nobody_reads_keeps_the_reactor_free(loop: Loop, ends: list[int], size: int) -> None:
+    """Whatever the system and the transport still hold: each turn of the reactor is short, and the device is given back."""
+    handler = Handler()
+    made, _ = line(loop, ends, handler)
+    loop.until(lambda: handler.links)
+    handler.links[0].send(1, bytes(size))
+    made.stop()
+    handler.links[0].close("stopping")
+    quickly(loop, lambda: handler.calls[-1] == ("closed", "stopping"))
+    again, states = line(loop, ends, Handler())
+    loop.until(lambda: states)
+    assert states == [State(True, 0)]
+    again.stop()
+
+
+class Held:
+    """What the system holds of a line, as the kernel would tell it of a real one; a pseudo-terminal holds nothing."""
+
+    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
+        self.size, self.said = 5, list[str]()
+        really = serial.Serial.reset_output_buffer
+        monkeypatch.setattr(serial.Serial, "out_waiting", property(lambda port: self.size))
+
+        def drop(port: serial.Serial) -> None:
+            self.said.append("dropped")
+            self.size = 0
+            really(port)
+
+        monkeypatch.setattr(serial.Serial, "flushOutput", drop)
+
+
+def test_an_answer_that_still_leaves_is_waited_for_and_the_reactor_never_is(
+    loop: Loop, ends: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A close in good order comes when the system holds nothing more, and drops nothing."""
+    handler = Handler()
+    made, _ = line(loop, ends, handler)
+    loop.until(lambda: handler.links)
+    held = Held(monkeypatch)
+    handler.links[0].send(1, b"answer")
+    made.stop()
+    handler.links[0].close("stopping")
+    for _ in range(20):
+        loop.iterate(0.02)
+    assert handler.calls[-1][0] != "closed"
+    held.size = 0
+    quickly(loop, lambda: handler.calls[-1] == ("closed", "stopping"))
+    assert held.said == []
+    assert read(loop, ends[0], 6) == b"answer"
+
+
+def test_what_does_not_leave_in_time_is_dropped_before_the_device_is_closed(
+    loop: Loop, ends: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """For the system's close would wait for it: after two seconds, and when the reactor itself ends everything."""
+    handler = Handler()
+    made, _ = line(loop, ends, handler)
+    loop.until(lambda: handler.links)
+    held = Held(monkeypatch)
+    handler.links[0].send(1, b"answer")
+    made.stop()
+    handler.links[0].close("stopping")
+    quickly(loop, lambda: handler.calls[-1] == ("closed", "stopping"))
+    assert held.said == ["dropped"]
+    other = Handler()
+    line(loop, ends, other)
+    loop.until(lambda: other.links)
+    held.size, held.said = 5, []
+    loop.disconnectAll()
+    assert other.calls[-1][0] == "closed"
+    assert held.said == ["dropped"]
 
 
 def test_a_line_that_cannot_be_locked_is_given_back(loop: Loop, ends: list[int], monkeypatch: pytest.MonkeyPatch) -> None:

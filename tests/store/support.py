@@ -13,7 +13,7 @@ from labbridge.store.engine import parse, writing
 Answers = list[tuple[bool, Any]]
 
 
-def open_ready(store: Store, timeout: float = 20) -> None:
+def open_ready(store: Store, timeout: float = 60) -> None:
     """Open a store and wait until it takes jobs."""
     store.open()
     store.wait_ready(timeout)
@@ -57,12 +57,12 @@ def submit_together(store: Store, jobs: Sequence[Callable[[Transaction], Any]]) 
 
         return keep
 
-    store.submit(lambda tx: go.wait(10), lambda _: left.release(), lambda _: left.release())
+    store.submit(lambda tx: go.wait(60), lambda _: left.release(), lambda _: left.release())
     for index, job in enumerate(jobs):
         store.submit(job, answer(index, True), answer(index, False))
     go.set()
     for _ in range(len(jobs) + 1):
-        assert left.acquire(timeout=30)
+        assert left.acquire(timeout=60)
     return answers
 
 

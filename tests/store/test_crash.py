@@ -19,7 +19,7 @@ from labbridge.store import Store
 
 store = Store(sys.argv[1])
 store.open()
-store.wait_ready(20)
+store.wait_ready(60)
 
 def write(number):
     def job(tx):

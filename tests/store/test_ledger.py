@@ -174,7 +174,7 @@ def copies(empty: Path, tmp_path: Path) -> Iterator[Callable[[], str]]:
 
 
 @given(history=st.lists(st.lists(_FACT, max_size=4), min_size=1, max_size=6), data=st.data())
-@settings(max_examples=25, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=25, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_history_verifies_and_any_change_is_found(
     copies: Callable[[], str], history: list[list[tuple[str, bytes, bool]]], data: st.DataObject
 ) -> None:

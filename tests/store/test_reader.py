@@ -53,7 +53,7 @@ def test_a_reader_blocks_nobody_and_sees_one_state(store: Store, reader: Reader)
     with reader.snapshot() as snapshot:
         count = "SELECT count(*) FROM message"
         assert snapshot.exec_driver_sql(count).scalar() == 1
-        store.call(received, timeout=1)
+        store.call(received)
         assert snapshot.exec_driver_sql(count).scalar() == 1
     assert len(reader.trace("S1").messages) == 2
 

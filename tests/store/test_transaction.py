@@ -162,7 +162,7 @@ def test_size_and_digest_follow_the_body(store: Store, reader: Reader) -> None:
 
 
 @given(text=st.text(st.characters(exclude_categories=[])), body=st.binary())
-@settings(max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+@settings(max_examples=30, deadline=None, suppress_health_check=list(HealthCheck))
 def test_any_text_and_bytes_are_kept(store: Store, text: str, body: bytes) -> None:
     """Whatever an analyzer sends can be stored and found again, NUL and lone surrogates included."""
 

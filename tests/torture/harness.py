@@ -20,6 +20,7 @@ from labbridge.store import Reader
 from tests.support import AstmClient, Hospital, Laboratory, MllpClient, astm, oru, wait_until
 
 VERSIONS = 3
+FEW = 20  # messages that are acknowledged between two kills, at the least
 
 
 @dataclass
@@ -96,6 +97,7 @@ def torture(folder: Path, rounds: int, seed: int, url: str = "sqlite:///lab.db",
             analyzer.start()
         for number in range(1, rounds + 1):
             time.sleep(chance.uniform(0.05, 1.0))
+            wait_until(lambda number=number: len(score.acknowledged) > FEW * number, 20, "there is a load")
             laboratory.kill()
             score.kills += 1
             score.seconds_to_listen.append(laboratory.start())

@@ -6,7 +6,7 @@ from hypothesis import strategies as st
 
 from labbridge.wire import Lis01Settings
 from labbridge.wire.events import LocalProtocolError
-from labbridge.wire.lis01_frames import Frame, FrameReader, begins_record, checksum, cut, is_terminator
+from labbridge.wire.lis01_frames import Frame, FrameReader, _end_of_frame, begins_record, checksum, cut, is_terminator
 from tests.wire.replay import SIZES, frame, segments
 
 TEXT = st.text(st.characters(codec="latin-1", exclude_categories=["Cc"]), min_size=1).map(lambda text: text.encode("latin-1"))
@@ -27,6 +27,15 @@ def read(data: bytes, size: int = 0, *, check: bool = True) -> list[Frame | str]
 def test_the_checksum_is_the_sum_of_all_bytes_modulo_256(data: bytes) -> None:
     # conformance: A09
     assert checksum(data) == sum(data) % 256
+
+
+@pytest.mark.parametrize("end", [b"\x03", b"\x17", b"\x02", b"\x04", b"\x05"])
+@pytest.mark.parametrize("at", [10, 1023, 1024, 1025, 1026, 66_560, 66_561, 200_000])
+def test_the_end_of_a_long_frame_is_found_wherever_it_is(at: int, end: bytes) -> None:
+    """The nearest of what ends or breaks a frame, near or far, whatever follows."""
+    data = bytearray(b"\x02" + b"A" * (at - 1) + end + b"A\x03\x17\x02\x04\x05" + b"A" * 70_000)
+    assert _end_of_frame(data, 1) == at
+    assert _end_of_frame(data[:at], 1) == -1
 
 
 def test_a_message_is_cut_into_numbered_frames_with_checksum() -> None:

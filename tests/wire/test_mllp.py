@@ -119,12 +119,60 @@ def test_blocks_without_eb_end_where_the_next_begins(size: int) -> None:
 @every_size
 def test_a_last_block_without_eb_is_whole_at_the_close_only_of_a_peer_that_omits_it(size: int) -> None:
     link = mllp()
+    play(link, block(ONE, b"") + block(TWO, b"") + block(THREE, b""), size)
+    assert link.closed(0.0) == [Received(3, THREE)]
+    link = mllp()
     play(link, block(ONE, b"") + block(TWO, b""), size)
-    assert link.closed(0.0) == [Received(2, TWO)]
+    assert payloads(link.closed(0.0)) == [ONE, TWO]
     link = mllp()
     play(link, block(ONE, b""), size)
     assert link.closed(0.0) == [Part(1, ONE), Abandoned("the connection closed inside a block")]
     assert link.settle(1, YES, 0.0) == []
+
+
+@every_size
+@pytest.mark.parametrize("end", [b"\x1c\r", b"\x1c"])
+def test_a_first_block_that_broke_off_behind_a_segment_is_told_by_the_next_ones_end(size: int, end: bytes) -> None:
+    """It might be of a peer that omits EB; but the next block has one. Half a message must not count as a whole one."""
+    link = mllp()
+    told = play(link, block(ONE, b"") + block(ONE + TWO, end) + block(THREE), size)
+    assert [type(event) for event in told] == [Part, Abandoned, Received, Received]
+    assert (told[0], payloads(told)) == (Part(1, ONE), [ONE + TWO, THREE])
+    link = mllp()
+    play(link, block(ONE, b"") + block(ONE + TWO, b"\x1c"), size)
+    told = link.tick(3.0)
+    assert (told[0], payloads(told)) == (Part(1, ONE), [ONE + TWO])
+
+
+@every_size
+def test_of_two_blocks_without_eb_that_begin_alike_the_first_was_begun_anew(size: int) -> None:
+    """The same bytes once more are a message that is sent again; more of them are the whole of what broke off."""
+    told = play(mllp(), block(ONE, b"") + block(ONE + TWO, b"") + block(THREE, b""), size)
+    assert [type(event) for event in told] == [Note, Part, Abandoned, Received]
+    assert payloads(told) == [ONE + TWO]
+    told = play(mllp(), block(ONE, b"") + block(ONE, b"") + block(THREE, b""), size)
+    assert payloads(told) == [ONE, ONE]
+
+
+@every_size
+def test_a_peer_without_eb_that_falls_silent_has_ended_both_blocks(size: int) -> None:
+    link = mllp()
+    assert play(link, block(ONE, b"") + block(TWO, b""), size) == []
+    assert link.deadline == 3.0
+    assert payloads(link.tick(3.0)) == [ONE, TWO]
+    link = mllp()
+    play(link, block(ONE, b"") + block(TWO[:-1], b""), size)  # in the middle of a segment
+    assert link.deadline is None
+    assert [type(event) for event in link.closed(0.0)] == [Part, Abandoned, Part, Abandoned]
+
+
+@every_size
+def test_a_doubtful_block_before_one_that_is_too_large_stays_itself(size: int) -> None:
+    link = mllp(max_message=200)
+    told = play(link, block(ONE, b"") + block(TWO + bytes(300)), size)
+    assert [type(event) for event in told] == [Part, Abandoned, Oversize]
+    assert told[0] == Part(1, ONE)
+    assert only(Oversize, told)[0].length == len(TWO) + 300
 
 
 @every_size

@@ -84,11 +84,22 @@ def test_another_header_ends_a_message_that_has_no_end() -> None:
     assert [type(event) for event in events] == [Part, Abandoned, Received]
 
 
-def test_what_begins_with_no_header_is_stray() -> None:
-    """It is kept at the connection's end, and disturbs no message."""
-    events = played(b"R|1|^^^GLU|5.6\r\x021H|x\r" + ONE, 4)
-    assert payloads(events) == [ONE]
-    assert [event for event in events if isinstance(event, Stray)] == [Stray(b"R|1|^^^GLU|5.61H|x", 18)]
+@pytest.mark.parametrize("size", [10_000, *range(1, 10)])
+def test_what_begins_with_no_header_is_stray(size: int) -> None:
+    """It is kept at the connection's end byte for byte, controls and line ends included, and disturbs no message."""
+    junk = b"\x02R|1|^^^GLU|5.6\r\n\r\n \x021Q|x\t\r"
+    events = played(b"\r\n\x04" + junk + ONE + b"\r\n" + ONE + b" ?\x04\x03", size)
+    assert payloads(events) == [ONE, ONE]
+    [stray] = [event for event in events if isinstance(event, Stray)]
+    kept = b"\r\n\x04" + junk + b" ?\x04\x03"
+    assert stray == Stray(kept, len(kept))
+
+
+def test_blanks_before_stray_bytes_do_not_hide_them() -> None:
+    """However long a line sent blanks, what is kept of a stray begins with it, but for a few of them."""
+    [stray] = [event for event in played(b"\x00" * 9000 + b"junk", 1000) if isinstance(event, Stray)]
+    assert stray.data.strip(b"\x00") == b"junk"
+    assert stray.count == len(stray.data) < 100
 
 
 @pytest.mark.parametrize("size", [1_000_000, 4000, 7])
