@@ -29,7 +29,9 @@ _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
 
 def _base32(number: int) -> str:
     """The last 50 bits of a number as 10 characters."""
-    return "".join([_PAIRS[number >> shift & 1023] for shift in (40, 30, 20, 10, 0)])
+    pairs = _PAIRS
+    high = pairs[number >> 40 & 1023] + pairs[number >> 30 & 1023]
+    return high + pairs[number >> 20 & 1023] + pairs[number >> 10 & 1023] + pairs[number & 1023]
 
 
 State = Literal["released", "held", "rejected", "superseded", "kept"]
@@ -146,6 +148,8 @@ class Context:
     def released(self, key: str) -> dict[str, Known]:
         """The specimen's tests that were released: per test, the value that was measured last."""
         known: dict[str, Known] = {}
+        if key not in self._past:
+            return known
         released = [one for past in self.past(key) for one in past.decided if one.verdict.action == "release"]
         for one in sorted(released, key=lambda one: one.measured_at or 0):
             before = known.get(one.test)
@@ -244,13 +248,12 @@ def decide(
 
 def verdicts(report: Report, key: str, context: Context, rules: AnalyzerRules, at: float) -> tuple[Decided, ...]:
     """The verdict on each result of a patient's report that arrived ``at`` this time, for itself alone."""
-    mapped = [rules.codes.map(result, report.specimen.type) for result in report.results]
     also = _identity_reasons(report, rules)
     if report.role == "unknown":
         also += (Reason("role-unknown"),)
     if any(_is_another(report.patient, past) for past in context.past(key)):
         also += (Reason("patient-changed"),)
-    return rules.verifier.verify(report, mapped, context.released(key), at, also)
+    return rules.verifier.judge(report, rules.codes, context.released(key), at, also)
 
 
 def _identity_reasons(report: Report, rules: AnalyzerRules) -> tuple[Reason, ...]:
@@ -316,7 +319,7 @@ def outgoing_of(
     For the destinations in ``together`` an earlier part of the report still waits: it leaves with the news, and at once
     when nothing of the report is held any more.
     """
-    waits = any(one.verdict.action == "hold" for one in standing)
+    waits = "hold" in [one.verdict.action for one in standing]
     leaving = _routed(revision, analyzer, news)
     if together:
         whole = _routed(revision, analyzer, standing)

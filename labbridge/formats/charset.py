@@ -65,13 +65,12 @@ def decode(payload: bytes, default: Sequence[str] = ()) -> tuple[str, Reason | N
     """
     head = payload.lstrip(_BLANK)
     name, delimiters = (_declared(head), head[3:8]) if head[:3] == b"MSH" else ("", b"")
-    if _UNREADABLE.search(name.partition("~")[0]):
+    readable, declared = _sets(name)
+    if not readable:
         return payload.decode("ascii", _SHOWN), Reason("unsupported-charset", {"charset": name})
     switches = iso2022.switches(payload, delimiters)
     if switches is None and payload.isascii():
         return payload.decode("ascii"), None
-    repeats = ["ASCII", *name.split("~")] if name[:1] == "~" else name.split("~")
-    declared = [NAMES[plain] for repeat in repeats if (plain := _plain(repeat)) in NAMES]
     settled = len(declared) - 1 if declared else 1  # what the sender named, else what the link is set to; the rest are guesses
     for number, candidate in enumerate((*(declared or ["ascii"]), *map(codec, default))):
         text, _ = _strictly(payload, candidate, switches)
@@ -83,6 +82,14 @@ def decode(payload: bytes, default: Sequence[str] = ()) -> tuple[str, Reason | N
         return text, Reason("unsupported-charset", {"charset": name})
     _, offset = _strictly(payload, first, switches)
     return text, Reason("undecodable", {"charset": name or "ASCII", "offset": str(offset)})
+
+
+@lru_cache(maxsize=256)
+def _sets(name: str) -> tuple[bool, Sequence[str]]:
+    """Whether a set of the name in MSH-18 can be read at all, and the codecs of those that it names."""
+    repeats = ["ASCII", *name.split("~")] if name[:1] == "~" else name.split("~")
+    declared = [NAMES[plain] for repeat in repeats if (plain := _plain(repeat)) in NAMES]
+    return not _UNREADABLE.search(name.partition("~")[0]), declared
 
 
 def _lost(payload: bytes, codec: str) -> Reason:
@@ -147,7 +154,14 @@ def _declared(head: bytes) -> str:
     end = head.find(b"\r", 0, _HEADER_BYTES)
     header = head[: end if end >= 0 else _HEADER_BYTES].partition(b"\n")[0]
     fields = header.split(header[3:4] or b"|", 18)
-    return fields[17].decode("ascii", "replace").rstrip(" ~").lstrip(" ")[:40] if len(fields) > 17 else ""
+    if len(fields) <= 17:
+        return ""
+    return _name(fields[17]) if len(fields[17]) <= 100 else _name.__wrapped__(fields[17])
+
+
+@lru_cache(maxsize=256)
+def _name(field: bytes) -> str:
+    return field.decode("ascii", "replace").rstrip(" ~").lstrip(" ")[:40]
 
 
 def _strictly(payload: bytes, codec: str, switches: iso2022.Switches | None) -> tuple[str | None, int]:

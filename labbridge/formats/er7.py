@@ -6,9 +6,10 @@ on bytes, before any character set is known, and takes batches apart.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from contextlib import suppress
 from functools import lru_cache
+from operator import itemgetter
 from typing import NamedTuple
 
 from labbridge.model import Reason, RemoteProtocolError
@@ -51,10 +52,7 @@ class Segment:
         MSH-1 and MSH-2 are never cut.
         """
         text = self.field(n)
-        if n <= 2 and self.name == "MSH":
-            return text
-        text = nth(nth(text, self.delimiters.repeat, rep), self.delimiters.component, c)
-        return unescape(nth(text, self.delimiters.sub, s) if s else text, self.delimiters)
+        return text if n <= 2 and self.name == "MSH" else component(text, self.delimiters, c, s, rep)
 
 
 class Message(NamedTuple):
@@ -91,7 +89,7 @@ def parse(text: str) -> Message:
         text = text.replace("\r\n", "\r").replace("\n", "\r")
     found = delimiters(text[:20])
     lines = text.rstrip("\r").split("\r")
-    if [line for line in lines if line[3:4] != found.field]:
+    if set(map(_SEPARATOR, lines)) != {found.field}:
         lines = _mended(lines, found.field)
     return Message(found, lines)
 
@@ -120,6 +118,12 @@ def delimiters(header: str) -> Delimiters:
     return Delimiters(field, *encoding[:4])
 
 
+def component(field: str, delimiters: Delimiters, c: int = 1, s: int = 1, rep: int = 1) -> str:
+    """One subcomponent of a raw field, escapes resolved; the whole component where ``s`` is 0."""
+    text = nth(nth(field, delimiters.repeat, rep), delimiters.component, c)
+    return unescape(nth(text, delimiters.sub, s) if s else text, delimiters)
+
+
 def nth(text: str, separator: str, n: int) -> str:
     """The nth piece of a text, counted from 1; empty where there is none. No separator cuts nothing."""
     if not separator or separator not in text:
@@ -135,6 +139,12 @@ def escape(text: str, delimiters: Delimiters = DEFAULT) -> str:
     """
     special, sequences = _escapes(delimiters)
     return special.sub(lambda match: sequences.get(match[0], match[0]), text) if special.search(text) else text
+
+
+def escaped(*texts: str) -> Sequence[str]:
+    """Several texts escaped for the usual delimiters; looked at together, since nearly none has anything to escape."""
+    special, _ = _escapes(DEFAULT)
+    return [escape(text) for text in texts] if special.search("".join(texts)) else texts
 
 
 def unescape(text: str, delimiters: Delimiters = DEFAULT, decode: Callable[[bytes], str] = bytes.decode) -> str:
@@ -199,6 +209,7 @@ def messages(payload: bytes, *, verify: bool = True) -> list[bytes]:
     return found
 
 
+_SEPARATOR = itemgetter(slice(3, 4))
 _NAME = re.compile("[A-Z][A-Z0-9]{2}")
 _USABLE = re.compile("[!-/:-@[-`{-~]")
 _BLANK = b" \t\r\n\x0b\x1c\xef\xbb\xbf"

@@ -16,6 +16,8 @@ ORC stands before its OBR or after it, and no result is given to another order f
 from collections.abc import Sequence
 from datetime import tzinfo
 from functools import lru_cache
+from itertools import groupby
+from operator import itemgetter
 
 from labbridge.formats import charset, er7
 from labbridge.formats.er7 import Delimiters, Segment
@@ -30,6 +32,8 @@ _EVENTS = frozenset(("QCN^J01", "SSU^U03", "ESU^U01", "INU^U05", "TCU^U10", "EAN
 _VERSIONS = frozenset(("2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6"))
 _NOTES = (Reason("lone-escape"),)
 # The segments that the reader itself knows, and how many of their fields it looks at.
+_LONGEST = 100  # characters of MSH-9 and MSH-12 that are worth remembering
+_NAME = itemgetter(slice(3))
 _KNOWN = {"MSH": 18, "PID": 0, "SPM": 2, "OBR": 0, "ORC": 0, "OBX": 5, "NTE": 0}
 
 
@@ -60,8 +64,10 @@ def _read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
     header = Segment(head, delimiters)
     escaped = text.find(delimiters.escape) != text.rfind(delimiters.escape)  # MSH-2 has the first
     notes = _NOTES if escaped and er7.has_lone_escape(message) else ()
-    kind = _kind(header, profile)
-    control_id = header.component(10, s=0).strip()
+    told = header.field(9), header.field(12), delimiters, profile
+    kind = _kind(*told) if len(told[0]) + len(told[1]) <= _LONGEST else _kind.__wrapped__(*told)
+    number = header.field(10)
+    control_id = number if number.isalnum() else header.component(10, s=0).strip()
     problems = (undecodable,) if undecodable else ()
     # Bytes written as \X..\ are of the message's own character set; that is rare enough to be looked up only then.
     reader = _reader(profile, delimiters, header.field(18)[:40] if escaped and f"{delimiters.escape}X" in text else "")
@@ -77,9 +83,11 @@ def _read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
     return Reading(reports, (), control_id, kind, problems if reports else (*problems, NO_RESULTS), notes)
 
 
-def _kind(header: Segment, profile: Profile) -> str:
-    """The message's type and event; raises RemoteProtocolError for one that is not ours (CONFORMANCE C14, C15)."""
-    code, event, version = (header.component(*place).strip() for place in ((9, 1), (9, 2), (12, 1)))
+@lru_cache(maxsize=256)
+def _kind(message: str, version: str, delimiters: Delimiters, profile: Profile) -> str:
+    """The type and event in MSH-9 and MSH-12; raises RemoteProtocolError for what is not ours (CONFORMANCE C14, C15)."""
+    code, event = (er7.component(message, delimiters, place).strip() for place in (1, 2))
+    version = er7.component(version, delimiters).strip()
     if not code:
         raise RemoteProtocolError(Reason("no-message-type"), error_code="101")
     kind = f"{code}^{event}" if event or code != "ORU" else "ORU^R01"
@@ -112,36 +120,34 @@ def _walk(lines: Sequence[str], reader: Reader, assembly: Assembly) -> None:
     record, widths = reader.plain.results.record, reader.widths
     early_orc: Fields | None = None  # it came before its OBR
     specimen_first = False
-    for line in lines:
-        name = line[:3]
+    for name, run in groupby(lines, _NAME):
         if name not in widths:
             continue
         if name == record:
-            assembly.result(line)
+            assembly.results(run)
             continue
-        fields = reader.fields(name, line)
-        if name == "NTE":
-            assembly.notes.append(fields)
-        elif name == "OBR":
-            assembly.begin(ORDER, name, fields)
-            if early_orc:
-                assembly.level.scope["ORC"], early_orc = early_orc, None
-        elif name == "ORC":
-            # Right after its OBR it is that order's; any other is the next one's (CONFORMANCE F09).
+        for fields in [reader.fields(name, line) for line in run]:
             order = assembly.level
-            if order.depth == ORDER and not order.items and "OBR" in order.scope and "ORC" not in order.scope:
-                order.scope["ORC"] = fields
+            if name == "NTE":
+                assembly.notes.append(fields)
+            elif name == "OBR":
+                assembly.begin(ORDER, name, fields)
+                if early_orc:
+                    assembly.level.scope["ORC"], early_orc = early_orc, None
+            elif name == "ORC":
+                # Right after its OBR it is that order's; any other is the next one's (CONFORMANCE F09).
+                if order.depth == ORDER and not order.items and "OBR" in order.scope and "ORC" not in order.scope:
+                    order.scope["ORC"] = fields
+                else:
+                    early_orc = fields
+            elif name == "SPM" and order.depth == ORDER and not specimen_first:
+                if order.scope.setdefault("SPM", fields)[2] != fields[2]:
+                    order.doubts.append(SPECIMEN_CONFLICT)
+            elif name == "SPM":
+                assembly.begin(SPECIMEN, name, fields)
+                specimen_first = True
+            elif name == "PID":
+                assembly.begin(PATIENT, name, fields)
+                early_orc, specimen_first = None, False
             else:
-                early_orc = fields
-        elif name == "SPM" and assembly.level.depth == ORDER and not specimen_first:
-            order = assembly.level
-            if order.scope.setdefault("SPM", fields)[2] != fields[2]:
-                order.doubts.append(SPECIMEN_CONFLICT)
-        elif name == "SPM":
-            assembly.begin(SPECIMEN, name, fields)
-            specimen_first = True
-        elif name == "PID":
-            assembly.begin(PATIENT, name, fields)
-            early_orc, specimen_first = None, False
-        else:
-            assembly.level.scope[name] = fields
+                order.scope[name] = fields

@@ -18,6 +18,8 @@ import re
 from collections.abc import Sequence
 from datetime import tzinfo
 from functools import lru_cache, partial
+from itertools import groupby
+from operator import itemgetter
 
 from labbridge.formats import charset
 from labbridge.formats.er7 import Delimiters
@@ -30,6 +32,7 @@ _ENDS = {"": "", "N": "", "F": "", "I": "", "Q": "", "T": "sender aborted", "R":
 _LEVELS = {"P": PATIENT, "O": ORDER}
 # The records there are, and how many of their fields the reader itself looks at.
 _KNOWN = {"H": 12, "P": 0, "O": 0, "R": 0, "C": 0, "Q": 0, "M": 0, "S": 0, "L": 3}
+_BEGINNING = itemgetter(slice(2))
 _BLANK = " \t\r\n\0"
 _HEADER = re.compile(r"H(?!\s)[\W_]...", re.IGNORECASE)
 
@@ -77,26 +80,29 @@ def _read(lines: Sequence[str], profile: Profile, zone: tzinfo, problems: Sequen
     assembly = Assembly(reader, Scope(H=header), zone, problems)
     queries: list[Query] = []
     strange, end = False, None if profile.ends_message == "L" else ""
-    for line in lines[1:]:
-        name = line.partition(bar)[0].rstrip()
-        letter = line[0].upper()
-        if letter not in _KNOWN or len(name) > 1:
-            strange = True
+    for beginning, run in groupby(lines[1:], _BEGINNING):
+        if beginning == "R" + bar:  # nearly always
+            assembly.results([bar + line for line in run])
             continue
-        if letter == "R":
-            assembly.result(bar + line)
-            continue
-        fields = reader.fields(letter, bar + line)
-        if letter == "C":
-            assembly.notes.append(fields)
-        elif letter in _LEVELS:
-            assembly.begin(_LEVELS[letter], letter, fields)
-        else:
-            assembly.notes = []  # a comment on such a record is in the journal alone
-            if letter == "Q":
-                queries += reader.query(Scope(H=header, Q=fields))
-            elif letter == "L":
-                end = _ENDS.get(fields[3].strip().upper(), "unknown code")
+        for line in run:
+            name = line.partition(bar)[0].rstrip()
+            letter = line[0].upper()
+            if letter not in _KNOWN or len(name) > 1:
+                strange = True
+                continue
+            fields = reader.fields(letter, bar + line)
+            if letter == "R":
+                assembly.results([bar + line])
+            elif letter == "C":
+                assembly.notes.append(fields)
+            elif letter in _LEVELS:
+                assembly.begin(_LEVELS[letter], letter, fields)
+            else:
+                assembly.notes = []  # a comment on such a record is in the journal alone
+                if letter == "Q":
+                    queries += reader.query(Scope(H=header, Q=fields))
+                elif letter == "L":
+                    end = _ENDS.get(fields[3].strip().upper(), "unknown code")
     if strange:
         assembly.problems.append(Reason("unknown-record"))
     if end != "":

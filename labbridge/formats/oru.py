@@ -6,6 +6,7 @@ from 2.5 an SPM follows the OBX of each OBR.
 """
 
 import re
+from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, tzinfo
 from functools import lru_cache, partial
@@ -15,7 +16,7 @@ from typing import Literal, NamedTuple
 import msgspec
 
 from labbridge.formats import charset
-from labbridge.formats.er7 import escape
+from labbridge.formats.er7 import escape, escaped
 from labbridge.model import Decided, Patient, Reason, Report, Specimen
 
 Version = Literal["2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6"]
@@ -88,6 +89,7 @@ Changes = Mapping[str, Sequence[tuple[int, str]]]
 _SEGMENTS = ("MSH", "PID", "PV1", "ORC", "OBR", "OBX", "SPM")
 _FIELD = re.compile(f"({'|'.join(_SEGMENTS)})-([1-9][0-9]?)")
 _OURS = frozenset(("MSH-1", "MSH-2", "MSH-10", "OBX-1", "OBX-2", "OBX-5"))
+_REMEMBERED, _LONGEST, _MANY = 8192, 64, 200  # values, the characters of one, the results of one message
 _NUMERIC = frozenset(("number", "comparator", "ratio"))
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _STRUCTURED = re.compile(r"(<=|>=|<|>)?\s*([+-]?\d+(?:\.\d+)?)(?:\s*([:/])\s*(\d+(?:\.\d+)?))?")
@@ -103,6 +105,10 @@ class _Test(NamedTuple):
     observation: str
     request: str
     group: str
+
+
+_Place = tuple[int, str, str]  # of a result among those of a message; what stands before and behind its OBX-2
+_Group = tuple[str, Sequence[_Place]]  # OBR-4, and the results below it
 
 
 def compile(form: OruForm, catalogue: Mapping[str, Coded], *, zone: tzinfo = UTC) -> "Writer":
@@ -140,8 +146,13 @@ class Writer:
         self.form = form
         self._level = tuple(map(int, form.version.split(".")))
         self._tests = {name: self._test(coded) for name, coded in catalogue.items()}
+        kind = "ORU^R01" if self._level < (2, 3, 1) else "ORU^R01^ORU_R01"
+        # What stands before, between and behind the time and the id of a message.
+        self._header = "MSH|^~\\&|labbridge||||", f"||{kind}|", f"|P|{form.version}||||||{self._msh18}"
         self._time = lru_cache(maxsize=1024)(partial(_stamp, zone))
+        self._groups = lru_cache(maxsize=128)(self._grouped)  # by the tests, which an analyzer sends in one order
         self._tail = lru_cache(maxsize=4096)(self._after_value)  # units, flags, ranges: few, and no patient's
+        self._said: dict[tuple[str, ...], tuple[str, str]] = {}
 
     def write(
         self, report: Report, decided: Sequence[Decided], *, control_id: str, stamp: str, site: str = "", analyzer: str = ""
@@ -152,26 +163,12 @@ class Writer:
         """
         message = Message(report, control_id, stamp, site, analyzer or report.sender)
         changes = {name: [(n, template(message)) for n, template in templates] for name, templates in self._fields.items()}
-        groups: dict[str, list[tuple[_Test, Decided]]] = {}
-        for one in decided:
-            test = self._tests.get(one.test) or self._test(Coded(one.test))
-            groups.setdefault(test.group, []).append((test, one))
-        kind = "ORU^R01" if self._level < (2, 3, 1) else "ORU^R01^ORU_R01"
-        header = f"MSH|^~\\&|labbridge||||{stamp}||{kind}|{control_id}|P|{self.form.version}||||||{self._msh18}"
-        lines = [_line(header, changes)]
+        lines = [_line(f"{self._header[0]}{stamp}{self._header[1]}{control_id}{self._header[2]}", changes)]
         if report.patient.id or "PID" in changes:
             lines.append(_line(_patient(report.patient), changes))
             if "PV1" in changes:
                 lines.append(_line("PV1|1|U", changes))
-        collected = self._collected(report.specimen)
-        specimen, request = _line(_specimen(report.specimen, collected), changes), self._request_of(report, collected)
-        for n, group in enumerate(groups.values(), 1):
-            if "ORC" in changes:
-                lines.append(_line("ORC|RE", changes))
-            lines.append(_line(request(n, group, message.stamp), changes))
-            lines += self._observations(group, message, changes)
-            if self._level >= (2, 5):
-                lines.append(specimen)
+        lines += self._body(message, decided, changes)
         lines += [template(message) for template in self._extra]
         try:
             return ("\r".join(lines) + "\r").encode(self._codec)
@@ -188,52 +185,95 @@ class Writer:
             return _Test(own, f"{escape(coded.panel)}^{escape(coded.panel_name)}^L", f"panel {coded.panel}")
         return _Test(own, own, f"test {coded.code}")
 
+    def _grouped(self, names: tuple[str, ...]) -> list[_Group]:
+        """Results of these tests parted by their OBR; those that share one are numbered in OBX-4 where a test repeats."""
+        always = self.form.version == "2.3.1"  # which requires OBX-4
+        groups: dict[str, tuple[str, list[_Place], Counter[str]]] = {}
+        for place, name in enumerate(names):
+            test = self._tests.get(name) or self._test(Coded(name))
+            _, places, times = groups.setdefault(test.group, (test.request, [], Counter()))
+            times[name] += 1
+            sub = times[name] if always or times[name] > 1 else ""
+            places.append((place, f"OBX|{len(places) + 1}|", f"|{test.observation}|{sub}|"))
+        return [(request, places) for request, places, _ in groups.values()]
+
+    def _body(self, message: Message, decided: Sequence[Decided], changes: Changes) -> list[str]:
+        """The OBR of every group of results, its OBX, and the specimen."""
+        report, stamp, level = message.report, message.stamp, self._level
+        work_out = self._groups if len(decided) <= _MANY else self._grouped
+        observe = self._observation_of(message, changes)
+        collected = self._collected(report.specimen)
+        specimen = [_line(_specimen(report.specimen, collected), changes)] if level >= (2, 5) else []
+        request = self._request_of(report, collected, decided)
+        order = [_line("ORC|RE", changes)] if "ORC" in changes else []
+        lines: list[str] = []
+        for n, (service, places) in enumerate(work_out(tuple([one.test for one in decided])), 1):
+            lines += order
+            lines.append(_line(request(n, service, places, stamp), changes))
+            lines += observe(decided, places)
+            lines += specimen
+        return lines
+
     def _collected(self, specimen: Specimen) -> str:
         """When a specimen was drawn: a time, or the day alone."""
         if specimen.collected_at is not None:
             return self._time(specimen.collected_at, specimen.collected)
         return specimen.collected if specimen.collected and _is_day(specimen.collected) else ""
 
-    def _request_of(self, report: Report, collected: str) -> Callable[[int, Sequence[tuple[_Test, Decided]], str], str]:
+    def _request_of(
+        self, report: Report, collected: str, decided: Sequence[Decided]
+    ) -> Callable[[int, str, Sequence[_Place], str], str]:
         """The OBR of each group of a report's results."""
         specimen, results = report.specimen, report.results
-        name, kind = escape(specimen.id), escape(specimen.type) if self._level < (2, 5) else ""
+        name, kind = escaped(specimen.id, specimen.type if self._level < (2, 5) else "")
         required = "||1" if self._level < (2, 3, 1) else ""  # OBR-27: one, the standard's default
+        statuses = {one.status for one in decided}
+        common = _status(statuses) if len(statuses) == 1 else ""
 
-        def request(n: int, group: Sequence[tuple[_Test, Decided]], stamp: str) -> str:
-            when = collected
+        def request(n: int, service: str, places: Sequence[_Place], stamp: str) -> str:
+            when, status = collected, common or _status({decided[place].status for place, _, _ in places})
             if not when:
-                times = [(one.measured_at, one.index) for _, one in group if one.measured_at is not None]
+                group = [decided[place] for place, _, _ in places]
+                times = [(one.measured_at, one.index) for one in group if one.measured_at is not None]
                 at, index = min(times, default=(None, 0))
                 when = self._time(at, results[index].measured if times else "")
-            status = _status({one.status for _, one in group})
-            return f"OBR|{n}||{name}|{group[0][0].request}|||{when}||||||||{kind}|||||||{stamp}|||{status}{required}"
+            return f"OBR|{n}||{name}|{service}|||{when}||||||||{kind}|||||||{stamp}|||{status}{required}"
 
         return request
 
-    def _observations(self, group: Sequence[tuple[_Test, Decided]], message: Message, changes: Changes) -> list[str]:
-        lines: list[str] = []
-        seen: dict[str, int] = {}
-        results, analyzers_flags = message.report.results, self.form.flags == "analyzer"
-        ucum = self.form.units == "ucum"
+    def _observation_of(self, message: Message, changes: Changes) -> Callable[[Sequence[Decided], Sequence[_Place]], list[str]]:
+        """The OBX of each group of a report's results."""
+        results, said, say = message.report.results, self._said, self._say
+        ucum, analyzers_flags = self.form.units == "ucum", self.form.flags == "analyzer"
         equipment = f"||||{_escaped(message.analyzer)}" if self._level >= (2, 4) and message.analyzer else ""
-        always = self.form.version == "2.3.1"  # which requires OBX-4
-        numbered = always or len({one.test for _, one in group}) < len(group)
-        measured, time = None, ""
-        for n, (test, one) in enumerate(group, 1):
-            sub = ""
-            if numbered:
-                times = seen[one.test] = seen.get(one.test, 0) + 1
-                sub = str(times) if always or times > 1 else ""
-            if one.measured_at != measured:
-                measured, time = one.measured_at, self._time(one.measured_at, results[one.index].measured)
-            kind, value = _numeric(one.value) if one.kind in _NUMERIC else ("ST", escape(one.value))
-            flags = "~".join(map(escape, results[one.index].flags)) if analyzers_flags else one.flag
-            after_value = self._tail if len(flags) <= 64 else self._after_value
-            tail = after_value(one.unit if ucum else one.print_unit, one.reference, flags, one.status)
-            line = f"OBX|{n}|{kind}|{test.observation}|{sub}|{value}|{tail}{time}{equipment}"
-            lines.append(_line(line, changes) if changes or not equipment else line)
-        return lines
+        plain = bool(equipment) and not changes
+
+        def observe(decided: Sequence[Decided], places: Sequence[_Place]) -> list[str]:
+            lines = []
+            measured, time = None, ""
+            for place, number, observation in places:
+                one = decided[place]
+                if one.measured_at != measured:
+                    measured, time = one.measured_at, self._time(one.measured_at, results[one.index].measured)
+                flags = "~".join(map(escape, results[one.index].flags)) if analyzers_flags else one.flag
+                what = one.value, one.kind, one.unit if ucum else one.print_unit, one.reference, flags, one.status
+                kind, rest = said.get(what) or say(*what)
+                line = f"{number}{kind}{observation}{rest}{time}{equipment}"
+                lines.append(line if plain else _line(line, changes))
+            return lines
+
+        return observe
+
+    def _say(self, value: str, kind: str, unit: str, reference: str, flags: str, status: str) -> tuple[str, str]:
+        """OBX-2, and OBX-5 to OBX-13, remembered since most values come again; no patient is in them."""
+        after_value = self._tail if len(flags) <= _LONGEST else self._after_value
+        name, text = _numeric(value) if kind in _NUMERIC else ("ST", escape(value))
+        found = name, f"{text}|{after_value(unit, reference, flags, status)}"
+        if len(value) + len(flags) <= _LONGEST:
+            if len(self._said) >= _REMEMBERED:
+                self._said.clear()
+            self._said[value, kind, unit, reference, flags, status] = found
+        return found
 
     def _after_value(self, unit: str, reference: str, flags: str, status: str) -> str:
         """OBX-6 to OBX-13."""
@@ -254,7 +294,7 @@ def _template(key: str, text: str) -> Template:
 
 
 def _line(line: str, changes: Changes) -> str:
-    if line[:3] in changes:
+    if changes and line[:3] in changes:
         row = line.split("|")
         for n, text in changes[line[:3]]:
             row.extend([""] * (n + 1 - len(row)))
@@ -264,12 +304,14 @@ def _line(line: str, changes: Changes) -> str:
 
 
 def _patient(patient: Patient) -> str:
-    name = f"{escape(patient.family)}^{escape(patient.given)}".rstrip("^") or _NO_NAME
-    return f"PID|1||{escape(patient.id)}||{name}||{escape(patient.birth)}|{escape(patient.sex)}"
+    number, family, given, birth, sex = escaped(patient.id, patient.family, patient.given, patient.birth, patient.sex)
+    name = f"{family}^{given}".rstrip("^") or _NO_NAME
+    return f"PID|1||{number}||{name}||{birth}|{sex}"
 
 
 def _specimen(specimen: Specimen, collected: str) -> str:
-    return f"SPM|1|{escape(specimen.id)}||{escape(specimen.type) or _NO_TYPE}|||||||||||||{collected}"
+    name, kind = escaped(specimen.id, specimen.type)
+    return f"SPM|1|{name}||{kind or _NO_TYPE}|||||||||||||{collected}"
 
 
 def _is_day(text: str) -> bool:

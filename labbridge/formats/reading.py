@@ -8,6 +8,7 @@ is ``hl7v2``'s and ``lis02``'s part.
 
 from collections.abc import Callable, Iterable, Sequence
 from datetime import tzinfo
+from itertools import repeat
 from operator import itemgetter
 from typing import Any
 
@@ -16,7 +17,7 @@ from msgspec.structs import asdict, replace
 
 from labbridge.formats.records import BAD_TIME, NO_CODE, UNREADABLE, Item, Records
 from labbridge.formats.rules import Fields, Rules, Scope, padded, reading_of
-from labbridge.formats.values import NULL, TYPED, Clock, Memo, birth_date, classifier, clock_for
+from labbridge.formats.values import NULL, TYPED, Clock, Memo, Understood, birth_date, classifier, clock_for
 from labbridge.language import Rule
 from labbridge.model import Patient, Query, Reading, Reason, Report, Result, Role, Specimen
 from labbridge.profiles import LISTS, RESULT, Profile, Section, Shape
@@ -25,7 +26,9 @@ NO_RESULTS = Reason("no-results")
 SPECIMEN_CONFLICT = Reason("specimen-conflict")
 _NO_SPECIMEN = Reason("no-specimen")
 _PATIENT_CONFLICT = Reason("patient-conflict")
-_REMEMBERED, _LONGEST = 8192, 300  # records, and the characters of one
+_REMEMBERED, _LONGEST, _PLACES = 8192, 300, 256  # records, the characters of one, and the places where they stand
+_CUT = "\r"  # ends every record, so that none has it
+_NONE: dict[str, Result] = {}
 _SEXES = {"M": "M", "F": "F", "MALE": "M", "FEMALE": "F", "男": "M", "女": "F"}
 _IDENTITY = ("id", "family", "given", "birth", "sex")
 
@@ -52,6 +55,13 @@ class Reader:
         """The fields of a segment, made as many as any rule reads of it."""
         return padded(line.split(self.separator), self.widths.get(name, 0))
 
+    def role(self, scope: Scope) -> Role:
+        """Whose results an order has: a patient's, unless the profile says otherwise."""
+        for role, holds in self.roles:
+            if holds(scope):
+                return role
+        return "patient"
+
     def query(self, scope: Scope) -> tuple[Query, ...]:
         """What is asked for here; nothing when the analyzer takes its last query back."""
         if self._cancelled(scope):
@@ -73,7 +83,8 @@ class ShapeReader:
         self._sources = shape["specimen"].get("sources", {})
         self._profile = profile
         self._note = note
-        self._specimen, self._patient, self._control = map(texts_of, ("specimen", "patient", "control"))
+        self._specimen, of_patient, self._control = map(texts_of, ("specimen", "patient", "control"))
+        self._patient = [of_patient.get(word, rules.text(())) for word in Patient.__struct_fields__]
         self._agree = rules.texts(shape["specimen"].get("agree", ()))
         patient = shape["patient"]
         self._age_unit = patient.get("age_unit", "")
@@ -94,12 +105,11 @@ class ShapeReader:
 
     def patient(self, scope: Scope) -> Patient:
         """The patient, as the analyzer knows them."""
-        found = {key: get(scope) for key, get in self._patient.items()}
-        found["birth"] = birth_date(found.get("birth", ""), self._profile)
-        found["sex"] = self._sexes.get(found.get("sex", "").upper(), "")
-        if self._age_unit and found.get("age", "").isdecimal():
-            found["age"] += self._age_unit
-        return Patient(**found)
+        name, family, given, birth, sex, age, location = [get(scope) for get in self._patient]
+        if self._age_unit and age.isdecimal():
+            age += self._age_unit
+        sex = self._sexes.get(sex.upper(), "")
+        return Patient(name, family, given, birth and birth_date(birth, self._profile), sex, age, location)
 
     def control(self, scope: Scope, results: "ResultReader", items: Sequence[Item]) -> dict[str, str]:
         """What an order, or the first of its results, says of the control material."""
@@ -117,7 +127,7 @@ class ResultReader:
 
     What reads of the record neither value nor time is worked out once for the texts that stand where it looks (code,
     unit, flags …), since these come again and again. And so do whole records, but for their time: what was made of one is
-    remembered by what stands before and behind its time, where no rule looks at the time for anything else.
+    found by its text with the time cut out, where no rule looks at the time for anything else.
     """
 
     def __init__(self, profile: Profile, section: Section, rules: Rules, note: str) -> None:
@@ -145,9 +155,18 @@ class ResultReader:
         self._pick = itemgetter(*(field for _, field in self._inner))
         times = [] if self._others or places["value"] & places["measured"] else places["measured"]
         self._times = [field for segment, field in times if segment == record]
-        self._seen: dict[tuple[str, str, tuple[str, ...]], tuple[Result, int]] = {}
+        self._stands = _all_of([field for segment, field in sorted(places["measured"]) if segment == record])
+        # By the place of the time and what stands around a record; then by the record, but for its time.
+        self._seen: dict[tuple[int, tuple[str, ...]], dict[str, Result]] = {}
+        self._kept = 0
         self._known = Memo(self._work_out)
-        self._understood = Memo(classifier(profile.values))
+        understand = classifier(profile.values)
+        self._understood = Memo(understand)
+        # Where one place of the record has the value, as nearly always, its field is understood at once.
+        place = rules.plain(own["value"])
+        self._field = place.field if place and place.segment == record else 0
+        cut = rules.cut(place) if place else str
+        self._told: Memo[str, Understood] = Memo(lambda raw: understand(cut(raw)))
         self._records = Records(section, rules, self.fields, self._understood.__getitem__)
         self._find_alarms, self._find_comments = (
             rules.texts(reading_of(note, section.get(word, ()), True)) for word in ("alarms", "comments")
@@ -180,31 +199,29 @@ class ResultReader:
 
     def read(self, scope: Scope, clock: Clock, items: Sequence[Item]) -> list[Result]:
         """The results of an order, one of each record."""
-        seen, others = self._seen, self._others
         around = tuple([scope[segment][field] for segment, field in self._outer])
-        time, written, measured, at, bad = 0, "", "", None, False
+        seen, stood = _NONE, None  # what the record before said of its time: nearly always what this one says
+        written, measured, at, bad = "", "", None, False
         results = []
         for line, notes in items:
-            known, place = None, 0
-            if time:  # the record before has one: nearly always this one's too
-                before, _, behind = line.partition(written)
-                known, place = seen.get((before, behind, around), (None, 0))
-            if known is None or place != time:
+            known = seen.get(line.replace(written, _CUT)) if written else None
+            if known is None or notes:
                 scope[self.record] = fields = self.fields(line)
+                stands = self._stands(fields)
+                if stands != stood:
+                    stood, measured = stands, self._measured(scope)
+                    at, bad = clock[measured]
+                    times = [field for field in self._times if fields[field]]
+                    written = fields[times[0]] if len(times) == 1 and not bad else ""
+                    seen = self._seen_in(times[0], around) if written else _NONE
                 known = self._read(scope, around)
-                measured = self._measured(scope)
-                at, bad = clock[measured]
-                times = [field for field in self._times if fields[field]]
-                time, written = (times[0], fields[times[0]]) if len(times) == 1 else (0, "")
-                if time:
-                    self._remember(known, line, time, written, around)
-            result = replace(known, measured=measured, measured_at=at)
-            if others:
-                result = replace(result, **{word: find(scope) for word, find in others.items()})
-            if notes or bad or result.comments or result.alarms or not result.code:
-                scope[self.record] = self.fields(line)
-                result = self._finish(result, bad, scope, notes)
-            results.append(result)
+                if self._others:
+                    known = replace(known, **{word: find(scope) for word, find in self._others.items()})
+                if notes or bad or known.comments or known.alarms or not known.code:
+                    known = self._finish(known, bad, scope, notes)
+                if written and not notes:
+                    self._remember(seen, known, line.replace(written, _CUT))
+            results.append(replace(known, measured=measured, measured_at=at))
         return results
 
     def fields(self, line: str) -> Fields:
@@ -218,7 +235,9 @@ class ResultReader:
         if typed:
             value, kind, number, comparator = typed(fields[5], self._delimiters, self._understood.__getitem__, self._resolve)
         else:
-            value, kind, number, comparator = self._understood[self._value(scope)]
+            value, kind, number, comparator = (
+                self._told[fields[self._field]] if self._field else self._understood[self._value(scope)]
+            )
         result = replace(known, value=value, kind=kind, number=number, comparator=comparator)
         return result if number else self._proved(result, scope, typed is None)
 
@@ -232,14 +251,27 @@ class ResultReader:
             return replace(result, value=NULL)
         return result
 
-    def _remember(self, result: Result, line: str, time: int, written: str, around: tuple[str, ...]) -> None:
-        """Keeps what was made of a record by what stands before and behind its time, which is the whole of a field."""
-        before, _, behind = line.partition(written)
-        bar = self._delimiters.field
-        if before.count(bar) == time and before[-1] == bar and behind[:1] in (bar, "") and len(line) <= _LONGEST:
-            if len(self._seen) >= _REMEMBERED:
-                self._seen.clear()
-            self._seen[before, behind, around] = result, time
+    def _seen_in(self, time: int, around: tuple[str, ...]) -> dict[str, Result]:
+        """The records that are remembered with their time in this field and these texts around them."""
+        if sum(map(len, around)) > _LONGEST:
+            return {}
+        if (time, around) not in self._seen and len(self._seen) >= _PLACES:
+            self._seen.clear()
+            self._kept = 0
+        return self._seen.setdefault((time, around), {})
+
+    def _remember(self, seen: dict[str, Result], result: Result, key: str) -> None:
+        """Keeps what was made of a record, found by its text with a mark in place of its time, the whole of a field.
+
+        No record has the mark: one that becomes the same text says the same, and its own time in the same place.
+        """
+        if key.count(_CUT) == 1 and len(key) <= _LONGEST:
+            self._kept += 1
+            if self._kept > _REMEMBERED:
+                self._kept = 1
+                for each in self._seen.values():
+                    each.clear()
+            seen[key] = result
 
     def _finish(self, result: Result, bad_time: bool, scope: Scope, notes: Sequence[Fields]) -> Result:
         """Adds what the notes say (one that tells an alarm is no comment), and what is wrong with the result."""
@@ -259,6 +291,11 @@ class ResultReader:
         )
 
 
+def _all_of(places: Sequence[int]) -> Callable[[Fields], object]:
+    """What gives the fields at these places."""
+    return itemgetter(*places) if places else lambda fields: ()
+
+
 PATIENT, SPECIMEN, ORDER = 1, 2, 3  # how deep a level lies; the header's is 0
 
 
@@ -276,7 +313,11 @@ class Level(msgspec.Struct):
 class _Draft(msgspec.Struct):
     """A report in the making."""
 
-    report: Report
+    specimen: Specimen
+    role: Role
+    patient: Patient
+    order: str
+    control: dict[str, str]
     noted: dict[int, Level] = {}  # the levels whose notes it has
     results: list[Result] = []
     comments: list[str] = []
@@ -300,18 +341,19 @@ class Assembly:
         """A patient, a specimen or an order begins: what is open at its depth and below is whole."""
         self.finish(depth)
         above = self.level
-        self.level = Level(depth, Scope({**above.scope, name: fields}), above)
+        self.level = Level(depth, Scope(above.scope), above)
+        self.level.scope[name] = fields
         self.notes = self.level.notes
         self._levels.append(self.level)
 
-    def result(self, line: str) -> None:
-        """A result of the order that is open."""
-        level = self.level
-        if level.depth < ORDER:
+    def results(self, lines: Iterable[str]) -> None:
+        """Results of the order that is open, one after the other."""
+        if self.level.depth < ORDER:
             self.begin(ORDER, "", [])
-            level = self.level
         self.notes = []
-        level.items.append((line, self.notes))
+        *before, last = lines
+        self.level.items += zip(before, repeat(()))
+        self.level.items.append((last, self.notes))
 
     def finish(self, depth: int) -> None:
         """Closes what is open at this depth and below. An order joins the report of its specimen."""
@@ -324,14 +366,21 @@ class Assembly:
     def reports(self) -> tuple[Report, ...]:
         """The reports, in the order in which their specimens came."""
         self.finish(PATIENT)
-        return tuple(
-            replace(
-                draft.report,
-                results=tuple(draft.results),
-                comments=tuple(draft.comments),
-                problems=distinct([*draft.problems, *([] if draft.results else [NO_RESULTS]), *self.problems]),
-            )
-            for draft in self._drafts.values()
+        return tuple([self._report(draft) for draft in self._drafts.values()])
+
+    def _report(self, draft: _Draft) -> Report:
+        return Report(
+            draft.specimen,
+            tuple(draft.results),
+            draft.role,
+            draft.patient,
+            distinct([*draft.problems, *([] if draft.results else [NO_RESULTS]), *self.problems]),
+            self._sent,
+            self._clock[self._sent].at,
+            self._sender,
+            draft.order,
+            tuple(draft.comments),
+            draft.control,
         )
 
     def _add(self, order: Level) -> None:
@@ -340,7 +389,7 @@ class Assembly:
         What names no specimen stays by itself.
         """
         scope, plain = order.scope, self._reader.plain
-        role: Role = next((role for role, holds in self._reader.roles if holds(scope)), "patient")
+        role = self._reader.role(scope)
         shape = self._reader.shapes.get(role, plain)
         specimen, doubts = shape.specimen(scope, self._clock)
         results, items = shape.results, order.items
@@ -352,15 +401,12 @@ class Assembly:
         key = (specimen.id, role, *sorted(control.items())) if specimen.id else object()
         draft = self._drafts.get(key)
         if draft is None:
-            number, sender, sent, sent_at = shape.order(scope), self._sender, self._sent, self._clock[self._sent].at
-            report = Report(specimen, (), role, patient, (), sent, sent_at, sender, number, (), control)
-            draft = self._drafts[key] = _Draft(report)
-        elif draft.report.patient != patient:  # it must be the same one, as far as either is told
-            known, told = asdict(draft.report.patient), asdict(patient)
+            draft = self._drafts[key] = _Draft(specimen, role, patient, shape.order(scope), control)
+        elif draft.patient != patient:  # it must be the same one, as far as either is told
+            known, told = asdict(draft.patient), asdict(patient)
             if any(known[name] and told[name] and known[name] != told[name] for name in _IDENTITY):
                 draft.problems.append(_PATIENT_CONFLICT)
-            patient = Patient(**{name: text or told[name] for name, text in known.items()})
-            draft.report = replace(draft.report, patient=patient)
+            draft.patient = Patient(**{name: text or told[name] for name, text in known.items()})
         draft.problems += order.doubts
         if not specimen.id:
             draft.problems.append(_NO_SPECIMEN)

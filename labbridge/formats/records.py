@@ -12,7 +12,7 @@ from labbridge.formats.values import Understood
 from labbridge.model import Reason, Result
 from labbridge.profiles import Section
 
-Item = tuple[str, list[Fields]]  # a result's own record, and the notes or comments that belong to it
+Item = tuple[str, Sequence[Fields]]  # a result's own record, and the notes or comments that belong to it
 
 NO_CODE = Reason("no-code")
 BAD_TIME = Reason("bad-time")

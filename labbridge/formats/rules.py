@@ -7,7 +7,6 @@ result, its order and the header alike. What was cut out of a field once is reme
 import re
 import sys
 from collections.abc import Callable
-from functools import partial
 
 from labbridge.formats.er7 import Delimiters, nth
 from labbridge.formats.values import Memo
@@ -53,8 +52,8 @@ class Rules:
     def text(self, rule: Rule) -> Callable[[Scope], str]:
         """The first text that a rule finds, or nothing."""
         finders = [self._finder(alternative) for alternative in rule]
-        if len(finders) == 1:
-            return finders[0]
+        if len(finders) <= 1:
+            return finders[0] if finders else lambda scope: ""
 
         def first(scope: Scope) -> str:
             for find in finders:
@@ -65,20 +64,33 @@ class Rules:
 
         return first
 
+    def plain(self, rule: Rule) -> Path | None:
+        """The one place that a rule reads, if it reads but one and takes its text as it is."""
+        if len(rule) != 1 or rule[0].pattern is not None or rule[0].when or len(rule[0].parts) != 1:
+            return None
+        (part,) = rule[0].parts
+        return part if isinstance(part, Path) else None
+
     def texts(self, rule: Rule) -> Callable[[Scope], tuple[str, ...]]:
         """Every text that a rule's alternatives find, one for each repeat of the first field that an alternative reads.
 
         Where that path reads every component, there is one for each of them.
         """
-        mark = self.delimiters.component
+        mark, mark_of_repeats = self.delimiters.component, self.delimiters.repeat
         finders = [(alternative.paths[0], self._finder(alternative)) for alternative in rule]
+
+        if not finders:
+            return lambda scope: ()
 
         def every(scope: Scope) -> tuple[str, ...]:
             found = []
             for (segment, field, component, _), find in finders:
+                if component != EVERY and mark_of_repeats not in scope[segment][field]:
+                    found.append(find(scope))
+                    continue
                 alone = Scope(scope)
                 fields = alone[segment] = scope[segment].copy()
-                pieces = fields[field].split(self.delimiters.repeat)
+                pieces = fields[field].split(mark_of_repeats)
                 for piece in pieces if component != EVERY else [part for repeat in pieces for part in repeat.split(mark)]:
                     fields[field] = piece
                     found.append(find(alone))
@@ -140,20 +152,29 @@ class Rules:
         self.widths[path.segment] = max(self.widths.get(path.segment, 0), path.field)
         cut = max(path.component, 0), path.sub  # of every component each stands alone in its field
         if cut not in self._memos:
-            self._memos[cut] = Memo(partial(self._cut, *cut))
+            self._memos[cut] = Memo(self.cut(path))
         return path.segment, path.field, self._memos[cut]
 
-    def _cut(self, component: int, sub: int, raw: str) -> str:
-        """One place of a raw field: blanks at its ends removed, escapes resolved after the cut (CONFORMANCE B05)."""
-        if component:
-            raw = nth(raw.partition(self.delimiters.repeat)[0], self.delimiters.component, component)
-            raw = nth(raw, self.delimiters.sub, sub) if sub else raw
-        elif not raw.strip(self._blank):
-            return ""
-        raw = raw.strip()
-        if raw == '""':  # HL7's explicit "no value"
-            return ""
-        return self.resolve(raw)
+    def cut(self, path: Path) -> Callable[[str], str]:
+        """What takes one place out of a raw field: blanks at its ends removed, escapes resolved after the cut (CONFORMANCE B05)."""
+        component, sub = max(path.component, 0), path.sub
+        delimiters, unescape, blank = self.delimiters, self._unescape, self._blank
+        mark, repeat, between = delimiters.escape, delimiters.repeat, delimiters.component
+        nothing = ("", '""')  # the second is HL7's explicit "no value"
+
+        def cut(raw: str) -> str:
+            if component:
+                raw = raw.partition(repeat)[0]
+                raw = nth(raw, between, component) if component > 1 else raw.partition(between)[0]
+                raw = nth(raw, delimiters.sub, sub) if sub else raw
+            elif not raw.strip(blank):
+                return ""
+            raw = raw.strip()
+            if raw in nothing:
+                return ""
+            return unescape(raw, delimiters) if mark in raw else raw
+
+        return cut
 
     def resolve(self, text: str) -> str:
         """A text that was cut out, with its escapes resolved."""

@@ -152,7 +152,7 @@ class Clock(Memo[str, Instant]):
         match = _TIME.fullmatch(text)
         with suppress(ValueError):
             if match:
-                year, month, day, hour, minute, second = (int(digits or 0) for digits in match.groups()[:6])
+                year, month, day, hour, minute, second = [int(digits or 0) for digits in match.groups()[:6]]
                 zone = _zone(match[7]) if match[7] else self._zone
                 at = int(datetime(year, month, day, hour, minute, second, tzinfo=zone).timestamp())
                 return Instant(at if match[4] else None)
@@ -191,6 +191,7 @@ def _clock(profile: Profile, zone: tzinfo) -> Clock:
     return Clock(zone, profile.time_formats, profile.null_times)
 
 
+@lru_cache(maxsize=64)
 def _zone(offset: str) -> timezone:
     minutes = int(offset[1:3]) * 60 + int(offset[3:5])
     return timezone(timedelta(minutes=-minutes if offset[0] == "-" else minutes))

@@ -64,10 +64,13 @@ class Rule:
         self._factor, self._offset = factor, offset
         self._converts = factor != 1 or offset != 0
         self._quantum = ONE.scaleb(-test.decimals)
+        self._canonical = re.compile(r"(?:0|[1-9]\d{0,20})" + (rf"\.\d{{{test.decimals}}}" if test.decimals else ""), re.ASCII)
         self._numbers = lru_cache(maxsize=512)(self._reported_number)  # the same ones come again and again
 
     def number(self, text: str, comparator: str = "") -> str | None:
         """A number in the test's unit, rounded; None where it cannot be read or has more digits than any number."""
+        if not self._converts and self._canonical.fullmatch(text):  # nearly always: it is written as it would be
+            return text
         if _NUMBER.fullmatch(text) is None:
             return None
         try:
@@ -88,7 +91,7 @@ class Rule:
             return word
         if test.kind == "number" and kind in ("number", "comparator"):
             text = result.number or result.value
-            work_out = self._numbers if len(text) <= _SHORT else self._reported_number
+            work_out = self._numbers if self._converts and len(text) <= _SHORT else self._reported_number
             mapped = work_out(kind, text, result.comparator)
             if mapped is not None:
                 return mapped

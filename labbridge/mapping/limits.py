@@ -70,7 +70,7 @@ class Limits(msgspec.Struct, frozen=True, eq=False):
     sure: bool = True
     printed: str = ""  # the reference: ``3.5-9.5``, ``<5.2``, ``Negative``; empty when it cannot be told
 
-    @lru_cache(maxsize=32768)  # noqa: B019 (limits live as long as the catalogue; the same values come all day)
+    @lru_cache(maxsize=4096)  # noqa: B019 (limits live as long as the catalogue; the same values come all day)
     def judge(self, value: str) -> Judgement:
         """Judges a reported value: digits, perhaps with a comparator in front, or a word.
 

@@ -4,22 +4,27 @@ Pure: history, limits and the time come in as values. ``verify`` makes a verdict
 ``keep_back`` then holds what a held result keeps back, its panels or its whole report (``[verification] hold``).
 """
 
+import math
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, tzinfo
 from typing import Literal
 
 import msgspec
+from msgspec.structs import replace
 
-from labbridge.mapping import Catalogue, Limits, Mapped
+from labbridge.mapping import Catalogue, CodeMap, Limits, Mapped
 from labbridge.model import Decided, Reason, Report, Result, Verdict
 from labbridge.verification.ages import age_in_days
+
+LimitsOf = Callable[[str], Limits | None]  # of a test
 
 RELEASE = Verdict("release")
 # HL7 table 0085, as it is delivered: A is an amended result, U a final one that was preliminary before.
 _DELIVERABLE = {"F": "F", "P": "P", "C": "C", "A": "C", "U": "F"}
 _AUTO_OFF = Reason("auto-release-off")
 _MANUAL = Reason("manual")
+_KINDS, _REMEMBERED, _LONGEST = 256, 16384, 200  # kinds of patients and specimens, results of all, characters of one
 
 
 class Rules(msgspec.Struct, frozen=True):
@@ -48,10 +53,28 @@ class _Case(msgspec.Struct, frozen=True):
     """What is the same for every result of a report."""
 
     whole: tuple[Reason, ...]  # why all of it is held
-    limits: Callable[[str], Limits | None]  # of a test, for this patient and specimen
+    limits: LimitsOf  # of a test, for this patient and specimen
     released: Mapping[str, Known]
     oldest: float
     again: frozenset[str]
+
+
+class _Alone(msgspec.Struct, frozen=True, gc=False):
+    """What becomes of a result by itself, in a report of which nothing else is known."""
+
+    mapped: Mapped
+    decided: Decided
+    ignored: bool
+    reports: str  # the test that it reports
+
+
+class _Alike(msgspec.Struct):
+    """Patients of one sex and age, specimens of one type and results by one map: what is remembered of such results."""
+
+    codes: CodeMap
+    specimen: str
+    alone: _Case  # of a result by itself
+    seen: dict[tuple[str, ...], _Alone] = {}
 
 
 class Verifier:
@@ -70,6 +93,8 @@ class Verifier:
         self.held_alarm = held_alarm
         self.alarm_words = alarm_words  # by code: what it means, by language
         self.zone = zone
+        self._kinds: dict[tuple[CodeMap, LimitsOf, str], _Alike] = {}
+        self._kept = 0  # of all their results
 
     def verify(
         self, report: Report, mapped: Sequence[Mapped], released: Mapping[str, Known], now: float, also: tuple[Reason, ...] = ()
@@ -79,11 +104,74 @@ class Verifier:
         ``released`` is what the specimen's tests were released with before; ``also`` are further reasons to hold the
         whole report. ``now`` is in seconds since 1970.
         """
+        case = self._case(report, released, now, also, _twice_in_report(mapped))
+        return tuple([self._one(n, result, mapped[n], case) for n, result in enumerate(report.results)])
+
+    def judge(
+        self, report: Report, codes: CodeMap, released: Mapping[str, Known], now: float, also: tuple[Reason, ...] = ()
+    ) -> tuple[Decided, ...]:
+        """``verify`` of what a code map makes of the results: the same verdicts, which are remembered.
+
+        What is made of a result that has no alarms or problems of its own depends, but for its time, on few texts; on the
+        patient only as far as limits do. What an earlier report or the time itself may change is verified anew.
+        """
+        case = self._case(report, released, now, also, frozenset())
+        oldest, whole, alike = case.oldest, case.whole, self._alike(codes, case.limits, report.specimen.type)
+        seen, held = alike.seen, Verdict("hold", whole)
+        tests, found = [], []
+        for n, result in enumerate(report.results):
+            value, at = result.value, result.measured_at
+            what = result.code, value, result.kind, result.number, result.comparator, result.unit, result.status
+            one = seen.get(what) or self._remember(alike, what, result)
+            tests.append(one.reports)
+            if released or result.alarms or result.problems or (at or oldest) < oldest:
+                found.append(self._one(n, result, one.mapped, case))
+            elif one.ignored:
+                found.append(replace(one.decided, index=n))
+            elif whole:
+                reasons = one.decided.verdict.reasons
+                verdict = Verdict("hold", whole + reasons) if reasons else held
+                found.append(replace(one.decided, index=n, measured_at=at, verdict=verdict))
+            else:
+                found.append(replace(one.decided, index=n, measured_at=at))
+        if len(set(tests)) < len(tests) and len(set(filter(None, tests))) < len(tests) - tests.count(""):  # one of them twice
+            return self.verify(report, [codes.map(result, alike.specimen) for result in report.results], released, now, also)
+        return tuple(found)
+
+    def _case(
+        self, report: Report, released: Mapping[str, Known], now: float, also: tuple[Reason, ...], again: frozenset[str]
+    ) -> _Case:
         whole = report.problems + also + (() if self.rules.auto_release else (_AUTO_OFF,))
         age = age_in_days(report.patient, now, self.zone)
         limits = self.catalogue.limits_for(report.patient.sex, age, report.specimen.type)
-        case = _Case(whole, limits, released, now - self.rules.stale, _twice_in_report(mapped))
-        return tuple([self._one(n, result, mapped[n], case) for n, result in enumerate(report.results)])
+        return _Case(whole, limits, released, now - self.rules.stale, again)
+
+    def _alike(self, codes: CodeMap, limits: LimitsOf, specimen: str) -> _Alike:
+        found = self._kinds.get((codes, limits, specimen))
+        if found is None:
+            found = _Alike(codes, specimen, _Case((), limits, {}, -math.inf, frozenset()))
+            if len(self._kinds) >= _KINDS:
+                self._kinds.clear()
+                self._kept = 0
+            if len(specimen) <= _LONGEST:
+                self._kinds[codes, limits, specimen] = found
+        return found
+
+    def _remember(self, alike: _Alike, what: tuple[str, ...], result: Result) -> _Alone:
+        """What becomes of a result for which nothing but itself speaks; an empty one may have more to say, and is not kept."""
+        mapped = alike.codes.map(result, alike.specimen)
+        plain = replace(result, alarms=(), problems=()) if result.alarms or result.problems else result
+        decided = self._one(0, plain, mapped, alike.alone)
+        reports = mapped.test.code if mapped.test is not None and mapped.action == "report" else ""
+        found = _Alone(mapped, decided, decided.verdict.action == "ignore", reports)
+        if result.value and len(result.value) + len(result.code) + len(result.unit) <= _LONGEST:
+            self._kept += 1
+            if self._kept > _REMEMBERED:
+                self._kept = 1
+                for each in self._kinds.values():
+                    each.seen.clear()
+            alike.seen[what] = found
+        return found
 
     def _one(self, index: int, result: Result, outcome: Mapped, case: _Case) -> Decided:
         test = outcome.test
@@ -174,7 +262,7 @@ class Verifier:
             cause = whole or next((because[panel] for panel in self.catalogue.panels_of(one.test) if panel in because), None)
             if one.verdict.action != "release" or cause is None:
                 return one
-            return msgspec.structs.replace(one, verdict=Verdict("hold", (Reason("held-with", {"test": cause}),)))
+            return replace(one, verdict=Verdict("hold", (Reason("held-with", {"test": cause}),)))
 
         return tuple(map(kept_back, decided))
 
