@@ -35,6 +35,7 @@ from labbridge.store import Store, StoreState, Transaction
 log = structlog.get_logger()
 
 STOP_SECONDS = 6.0  # and two for the store: ten in all is promised
+HEAD_S = 3600.0  # the ledger's head is logged so often, and at the stop
 CATCH_UP_S = 5.0  # what nobody sends again, and could not be stored, is tried again so often
 PORT_SECONDS = 0.01  # Twisted closes a listening socket in a later turn of the reactor
 
@@ -134,6 +135,7 @@ class Daemon:
         self.enqueue(queued)
         self.intake.accepting = True
         self._catch_up()
+        self._log_head()
         log.info("accepting", queued=len(queued))
         for connections in self._connections.values():
             connections.start()
@@ -141,6 +143,11 @@ class Daemon:
     def _catch_up(self) -> None:
         self.intake.catch_up()
         self.reactor.callLater(CATCH_UP_S, self._catch_up)
+
+    def _log_head(self) -> None:
+        """Says where the ledger ends: what is noted outside of the store proves that it was not written anew."""
+        log.info("ledger head", head=str(self.store.head))
+        self.reactor.callLater(HEAD_S, self._log_head)
 
     def _take_up_failed(self, error: Exception) -> None:
         log.error("the store could not be read, trying again", error=type(error).__name__)
@@ -341,6 +348,7 @@ class Daemon:
 
     def _end(self) -> None:
         self.store.close(2.0)
+        log.info("ledger head", head=str(self.store.head))
         log.info("stopped")
         self.reactor.stop()
 

@@ -1,38 +1,22 @@
-"""Commands that look and change nothing: pending, queue list, trace, verify. They read the store beside the daemon."""
+"""Commands that look and change nothing: pending, queue list, trace. They read the store beside the daemon."""
 
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from typing import Annotated, Any
 
 import typer
 from msgspec.structs import asdict
-from rich.progress import Progress
 from rich.table import Table
 from rich.text import Text
 
 from labbridge import model
 from labbridge.batch import past_of
-from labbridge.cli.common import DEFAULT_CONFIG, AsJson, ConfigFile, console, fail, local, print_json, settings_of
-from labbridge.config import Settings
+from labbridge.cli.common import DEFAULT_CONFIG, AsJson, ConfigFile, console, fail, local, print_json, reading, settings_of
 from labbridge.model import Decided, Reason, Report
-from labbridge.store import Reader, StoreError
-from labbridge.store import verify as verify_ledger
 from labbridge.verification.reasons import Language, render_all
 
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many at most.")]
 InChinese = Annotated[bool, typer.Option("--zh", help="Reasons in Chinese, whatever the site's language.")]
 OneDestination = Annotated[str, typer.Option("--destination", "-d", help="Only this one.")]
-
-
-@contextmanager
-def _reading(settings: Settings) -> Iterator[Reader]:
-    """The store, for reading; exit status 1 where it cannot be read."""
-    try:
-        with closing(Reader(settings.store.url)) as reader:
-            yield reader
-    except StoreError as error:
-        fail(str(error))
 
 
 def _plain(row: Any) -> dict[str, Any]:
@@ -51,7 +35,7 @@ def pending(limit: Limit = 100, chinese: InChinese = False, json: AsJson = False
     """What waits for a person: held specimens and why, and messages that could not be read (#NUMBER)."""
     settings = settings_of(config)
     language: Language = "zh" if chinese else settings.site.language
-    with _reading(settings) as reader:
+    with reading(settings) as reader:
         reports, messages = reader.pending(limit), reader.unsettled(limit)
     table = _table("specimen", "analyzer", "received", "test", "value", "why")
     for row in reports:
@@ -89,7 +73,7 @@ def queue_list(
 ) -> None:
     """What waits for the hospital: queued and refused deliveries, how many wait behind each, what was answered."""
     settings = settings_of(config)
-    with _reading(settings) as reader:
+    with reading(settings) as reader:
         waiting = reader.queued(destination or None)
         behind = Counter((row.destination, row.lane) for row in waiting)
         table = _table("delivery", "destination", "specimen", "state", "since", "behind", "last answer")
@@ -114,7 +98,7 @@ def trace(
 ) -> None:
     """Everything about one specimen: messages, readings, verdicts, who decided, deliveries, the hospital's answers."""
     settings = settings_of(config)
-    with _reading(settings) as reader:
+    with reading(settings) as reader:
         found = reader.trace(specimen)
     if not found.reports:
         fail(f"nothing is known of specimen {specimen}")
@@ -144,20 +128,3 @@ def _tell(at: str, event: dict[str, Any], language: Language) -> None:
     for one in event.get("decided", ()):
         text = f"{'':21}{one.test or one.code} {one.value} {one.unit} {one.flag}: {one.verdict.action}"
         console.print(Text(text), Text(render_all(one.verdict.reasons, language), style="yellow"))
-
-
-def verify(json: AsJson = False, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Check the ledger: every fact as it was written, none missing, the chain unbroken."""
-    settings = settings_of(config)
-    with _reading(settings) as reader, Progress(console=console, transient=True, disable=json) as progress:
-        task = progress.add_task("checking", total=None)
-        result = verify_ledger(reader, lambda done, total: progress.update(task, completed=done, total=total))
-    if json:
-        print_json({"facts": result.facts, "transactions": result.transactions, "problems": result.problems})
-    else:
-        verdict = "CHANGED" if result.problems else "as written"
-        console.print(f"{result.facts} facts in {result.transactions} transactions: {verdict}")
-        for problem in result.problems:
-            console.print(problem, style="red", markup=False)
-    if result.problems:
-        raise typer.Exit(1)

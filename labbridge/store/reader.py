@@ -1,7 +1,8 @@
 """Reading for the console and the command line: short snapshots that never block the writer."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Connection
@@ -25,6 +26,7 @@ class Reader(Lookups):
 
     def __init__(self, url: str) -> None:
         self._url = parse(url)
+        self.file = Path(str(self._url.database)) if is_sqlite(self._url) else None
         self._engine = reading(self._url)
         self._sqlite = is_sqlite(self._url)
 
@@ -64,7 +66,7 @@ class Reader(Lookups):
         )
 
     @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
+    def snapshot(self) -> Generator[Connection, None, None]:
         """A connection that sees one state of the store; to be kept for a moment only."""
         try:
             with self._engine.connect() as connection:
@@ -72,11 +74,22 @@ class Reader(Lookups):
         except Exception as error:
             raise explain(error, self._url) from None
 
-    def stream(self, statement: str, *parameters: Any) -> Iterator[Any]:
+    def stream(self, statement: str, *parameters: Any) -> Generator[Any, None, None]:
         """The rows that a statement finds, fetched a few at a time since they may be large."""
         options = {"stream_results": True, "max_row_buffer": 20}
         with self.snapshot() as snapshot:
             yield from snapshot.exec_driver_sql(spoken(statement, self._sqlite), parameters, execution_options=options)
+
+    def page(self, statement: str, size: int, *parameters: Any) -> list[Any]:
+        """The first of the rows that a statement finds: all, or as many as have ``size`` bytes in their last columns."""
+        rows = []
+        with closing(self.stream(statement, *parameters)) as found:
+            for row in found:
+                rows.append(row)
+                size -= len(row[-1]) if isinstance(row[-1], bytes | str) else 0
+                if size < 0:
+                    break
+        return rows
 
     def _read(self, statement: str, *parameters: Any) -> Sequence[Any]:
         return list(self.stream(statement, *parameters))
