@@ -15,6 +15,8 @@ from labbridge import model, pipeline
 from labbridge.model import Decision, Report
 from labbridge.store import Reader
 from labbridge.store.erasure import erased
+from labbridge.store.rows import Attempt, Delivery, Earlier
+from labbridge.store.rows import Decision as Decided
 
 CHUNK = 200  # what is looked up at once
 DENSE = 1 << 28  # ids are given one after the other; one beyond this was changed
@@ -29,7 +31,6 @@ _DELIVERED, _QUEUED, _OTHER, _ACCEPTED, _TOUCHED = (1 << n for n in range(5))
 _PLAIN, _LOOK = 1, 2
 
 _GONE = frozenset({"released", "rejected", "superseded", "kept"})
-_BY_ID = "SELECT {columns} FROM {table} WHERE {column} IN (SELECT CAST(wanted.value AS bigint) FROM {{list}}) ORDER BY id"
 
 
 class States:
@@ -175,21 +176,20 @@ def states_of(report: Any, decisions: Sequence[bytes]) -> frozenset[str]:
 
 def _wrong_reports(reader: Reader, numbers: Sequence[int]) -> Iterator[str]:
     decisions: defaultdict[int, list[bytes]] = defaultdict(list)
-    for row in _rows(reader, "decision", "report_id", numbers):
-        decisions[row.report_id].append(row.document)
-    for row in _rows(reader, "report", "id", numbers):
-        if row.state not in states_of(row, decisions[row.id]):
-            yield f"report {row.id} has a state that does not follow from its decisions"
+    for decision in reader.rows(Decided, "report_id", numbers):
+        decisions[decision.report_id].append(decision.document)
+    for row in reader.rows(Earlier, "id", numbers):
+        if row.state not in states_of(row, decisions[row.report_id]):
+            yield f"report {row.report_id} has a state that does not follow from its decisions"
 
 
 def _wrong_deliveries(reader: Reader, numbers: Sequence[int], audits: Mapping[int, Sequence[tuple[int, str]]]) -> Iterator[str]:
     attempts: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
-    small = "id, at, destination, report_id, due, state"
-    rows = list(_rows(reader, "delivery", "id", numbers, small))
+    rows = reader.rows(Delivery, "id", numbers, large=False)
     siblings: defaultdict[int, list[Any]] = defaultdict(list)
-    for one in _rows(reader, "delivery", "report_id", {row.report_id for row in rows}, small):
+    for one in reader.rows(Delivery, "report_id", {row.report_id for row in rows}, large=False):
         siblings[one.report_id].append(one)
-    for attempt in _rows(reader, "attempt", "delivery_id", numbers, "delivery_id, at, outcome"):
+    for attempt in reader.rows(Attempt, "delivery_id", numbers):
         attempts[attempt.delivery_id].append((attempt.at, attempt.outcome.partition(" ")[0]))
     for row in rows:
         joined = [
@@ -223,11 +223,6 @@ def _after(state: str, events: Iterable[str]) -> str:
         elif state == "queued" and event in ("refused", "joined"):
             state = "refused" if event == "refused" else "superseded"
     return state
-
-
-def _rows(reader: Reader, table: str, column: str, values: Iterable[int], columns: str = "*") -> Iterator[Any]:
-    statement = _BY_ID.format(columns=columns, table=table, column=column)
-    return reader.stream(statement, msgspec.json.encode(sorted(values)).decode())
 
 
 def _chunks(numbers: Iterator[int]) -> Iterator[list[int]]:

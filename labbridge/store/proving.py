@@ -16,7 +16,7 @@ from sqlalchemy import Connection, Table
 from . import integrity
 from .engine import StoreError
 from .erasure import ACTION, erased
-from .ledger import HEAD, SIZE, START, Link, follow, leaf, old_follow, old_leaf
+from .ledger import HEAD, SIZE, START, Link, follow, leaf, old_follow, old_leaf, skip
 from .reader import Reader
 from .rows import Entry
 from .schema import FACTS, MESSAGE, Fact, ledger
@@ -113,12 +113,15 @@ def _linked(entry: Entry, link: Link, done: Verification, states: States | None)
         done.problem(f"ledger entry {link.sequence + 1} is missing")
     elif entry.previous != link.hash:
         done.problem(f"ledger entry {entry.sequence} does not follow the one before it")
-    before, link = Link(entry.sequence - 1, entry.previous), Link(entry.sequence, entry.hash)
+    before = link
+    if (link.sequence, link.hash) != (entry.sequence - 1, entry.previous):
+        before = Link(entry.sequence - 1, entry.previous, link.find(skip(entry.sequence - 1)))
+    link = Link(entry.sequence, entry.hash, before.find(skip(entry.sequence)))
     said = (before, entry.writer, entry.at, entry.facts)
     if not isinstance(entry.facts, bytes) or len(entry.facts) % SIZE:
         done.problem(f"ledger entry {entry.sequence} was changed")
-    elif follow(*said) != link:
-        if old_follow(*said) != link:
+    elif follow(*said).hash != entry.hash:
+        if old_follow(*said) != entry.hash:
             done.problem(f"ledger entry {entry.sequence} was changed")
         elif states:
             states.old = entry.at

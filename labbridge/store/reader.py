@@ -1,21 +1,25 @@
 """Reading for the console and the command line: short snapshots that never block the writer."""
 
-from collections.abc import Generator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection
 
 from .engine import explain, is_sqlite, parse, reading
-from .lookups import Lookups, spoken
-from .rows import Attempt, Decision, Delivery, Earlier, Message, Queued, Trace
+from .ledger import START, Link
+from .lookups import Lookups, R, spoken
+from .rows import Attempt, Audit, Decision, Delivery, Earlier, Entry, Message, Queued, Trace
 from .schema import columns
 
 _QUEUED = """
     SELECT {columns}, coalesce(report.specimen, '')
     FROM delivery LEFT JOIN report ON report.id = delivery.report_id
     WHERE delivery.state IN ('queued', 'refused') ORDER BY +delivery.id"""
+
+_ENTRIES = "WHERE {column} IN (SELECT CAST(wanted.value AS bigint) FROM {{list}}) ORDER BY sequence"
 
 
 class Reader(Lookups):
@@ -64,6 +68,23 @@ class Reader(Lookups):
             deliveries=deliveries,
             attempts=self._of(Attempt, "delivery_id", [delivery.id for delivery in deliveries]),
         )
+
+    def rows(self, kind: type[R], column: str, values: Iterable[int], *, large: bool = True) -> list[R]:
+        """The rows of a table where a column has one of these numbers, in order of id; ``large``: with their bodies."""
+        return self._of(kind, column, values, large=large)
+
+    def audits(self, subjects: Iterable[str]) -> list[Audit]:
+        """What was done to these subjects, in order of id; looks through the whole audit."""
+        listed = msgspec.json.encode(sorted(subjects)).decode()
+        return self._select(Audit, "WHERE subject IN (SELECT wanted.value FROM {list}) ORDER BY id", listed)
+
+    def entries(self, column: str, values: Iterable[int]) -> list[Entry]:
+        """Entries of the ledger by their ``sequence`` or their time (``at``), in order; by time it looks through all."""
+        return self._select(Entry, _ENTRIES.format(column=column), msgspec.json.encode(sorted(values)).decode())
+
+    def head(self) -> Link:
+        """The end of the ledger."""
+        return next((Link(*row) for row in self._read("SELECT sequence, hash FROM ledger ORDER BY sequence DESC LIMIT 1")), START)
 
     @contextmanager
     def snapshot(self) -> Generator[Connection, None, None]:

@@ -25,7 +25,7 @@ import msgspec
 from sqlalchemy import Engine
 
 from .engine import StoreError, StoreLocked, StoreUnavailable, display, explain, is_sqlite, parse, writing
-from .ledger import START, Link
+from .ledger import START, Link, last_link
 from .lock import open_file, take_advisory, take_file
 from .migrations import migrate
 from .schema import FACTS
@@ -46,7 +46,6 @@ _RETRY_SECONDS = (0.0, 1.0, 2.0, 5.0)
 _LOST: dict[StateName, type[StoreError]] = {"locked": StoreLocked, "unusable": StoreError}
 
 _NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM {}"
-_LAST_LINK = "SELECT sequence, hash FROM ledger ORDER BY sequence DESC LIMIT 1"
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class _Session:
             migrate(self._connection)
             numbered = (*(fact.name for fact in FACTS), "spool")
             self._ids = {name: count(self._first(_NEXT_ID.format(name))[0]) for name in numbered}
-            self.link = Link(*(self._first(_LAST_LINK) or START))
+            self.link = last_link(self._first)
             self._connection.rollback()
         except BaseException:
             self.close()
