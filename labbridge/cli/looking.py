@@ -11,6 +11,7 @@ from rich.text import Text
 from labbridge import model
 from labbridge.batch import past_of
 from labbridge.cli.common import DEFAULT_CONFIG, AsJson, ConfigFile, console, fail, local, print_json, reading, settings_of
+from labbridge.cli.proving import Head, export_passport
 from labbridge.model import Decided, Reason, Report
 from labbridge.verification.reasons import Language, render_all
 
@@ -94,10 +95,17 @@ def queue_list(
 
 
 def trace(
-    specimen: Annotated[str, typer.Argument(help="The specimen's id.")], json: AsJson = False, config: ConfigFile = DEFAULT_CONFIG
+    specimen: Annotated[str, typer.Argument(help="The specimen's id.")],
+    export: Annotated[bool, typer.Option("--export", help="One JSON document that another program can verify.")] = False,
+    head: Head = "",
+    json: AsJson = False,
+    config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Everything about one specimen: messages, readings, verdicts, who decided, deliveries, the hospital's answers."""
     settings = settings_of(config)
+    if export or head:
+        export_passport(settings, specimen, head)
+        return
     with reading(settings) as reader:
         found = reader.trace(specimen)
     if not found.reports:

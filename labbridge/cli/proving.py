@@ -1,4 +1,4 @@
-"""The command that proves: verify."""
+"""The commands that prove: verify, and a specimen's passport."""
 
 from typing import Annotated
 
@@ -6,6 +6,8 @@ import typer
 from rich.progress import Progress
 
 from labbridge.cli.common import DEFAULT_CONFIG, USAGE, AsJson, ConfigFile, console, fail, print_json, reading, settings_of
+from labbridge.config import Settings
+from labbridge.passport import PassportError, passport
 from labbridge.states import States
 from labbridge.store import Link
 from labbridge.store import verify as prove
@@ -44,6 +46,16 @@ def verify(head: Head = "", json: AsJson = False, config: ConfigFile = DEFAULT_C
             console.print(REMEDY, markup=False)
     if result.problems:
         raise typer.Exit(1)
+
+
+def export_passport(settings: Settings, specimen: str, head: str) -> None:
+    """Print a specimen's passport."""
+    noted = link_of(head) if head else None
+    with reading(settings) as reader:
+        try:
+            print_json(passport(reader, specimen, noted))
+        except PassportError as error:
+            fail(str(error))
 
 
 def link_of(text: str) -> Link:

@@ -28,9 +28,9 @@ def mark(audit_id: int, digest: bytes) -> bytes:
     return _MARK.pack(MAGIC, audit_id, digest)
 
 
-def erased(body: bytes) -> Erased | None:
+def erased(body: object) -> Erased | None:
     """What a mark says; None where the bytes are none."""
-    if len(body) != SIZE or not isinstance(body, bytes) or not body.startswith(MAGIC):
+    if not isinstance(body, bytes) or len(body) != SIZE or not body.startswith(MAGIC):
         return None
     _, audit_id, digest = _MARK.unpack(body)
     return Erased(audit_id, digest)
