@@ -23,6 +23,7 @@ from labbridge.config import Destination, Settings
 from labbridge.delivery import Outbox
 from labbridge.destinations import Connections
 from labbridge.intake import Intake
+from labbridge.keeping import Keeper
 from labbridge.lanes import Policy, Queued
 from labbridge.links.tcp import ListenError
 from labbridge.links.tls import SecurityError
@@ -58,6 +59,7 @@ class Daemon:
         self.outboxes: dict[str, Outbox] = {}
         self._connections: dict[str, Connections] = {}
         self.stations: dict[str, Station] = {}
+        self.keeper = Keeper(self.store, settings.store.keep, reactor, clock)
         self._control: Any = None
         self._web: Any = None
         self._arriving: dict[str, list[Queued]] = {}  # for destinations whose queue is still being read
@@ -136,6 +138,7 @@ class Daemon:
         self.intake.accepting = True
         self._catch_up()
         self._log_head()
+        self.keeper.start()
         log.info("accepting", queued=len(queued))
         for connections in self._connections.values():
             connections.start()
@@ -327,6 +330,7 @@ class Daemon:
         log.info("stopping")
         for station in self.stations.values():
             station.quiet()
+        self.keeper.stopping = True
         for outbox in self.outboxes.values():
             outbox.stopping = True
         for connections in self._connections.values():

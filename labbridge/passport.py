@@ -87,7 +87,7 @@ def _proving(reader: Reader, rows: Sequence[Row], head: Link) -> dict[int, Entry
         wanted[leaf(fact, values, gone.digest if gone else None)] = (fact, values)
     times = {values[_NAMES[fact.name].index("at")] for fact, values in wanted.values()}
     found: dict[int, Entry] = {}
-    for entry in reader.entries("at", times):
+    for entry in reader.rows(Entry, "at", times):
         listed = {entry.facts[start : start + SIZE] for start in range(0, len(entry.facts), SIZE)}
         proven = wanted.keys() & listed
         if proven:
@@ -111,8 +111,8 @@ def _links(reader: Reader, entries: dict[int, Entry], head: Link) -> Iterator[di
         while path[-1] != target:
             further = skip(path[-1])
             path.append(further if further >= target else path[-1] - 1)
-    there = {entry.sequence: entry for entry in reader.entries("sequence", path)}
-    backs = {entry.sequence: entry.hash for entry in reader.entries("sequence", {skip(one) for one in path})}
+    there = {entry.sequence: entry for entry in reader.rows(Entry, "sequence", path)}
+    backs = {entry.sequence: entry.hash for entry in reader.rows(Entry, "sequence", {skip(one) for one in path})}
     for sequence in path:
         entry = there.get(sequence)
         if entry is None:

@@ -90,9 +90,8 @@ def leaf(fact: str, columns: dict[str, Any], audits: dict[int, Any]) -> bytes:
     if names.endswith("*"):
         of_body = body(list(columns.values())[-1], fact, columns["id"], audits)
         values[len(columns) - 1 :] = [of_body]
-        if fact == "message":  # covered through the column ``digest``
-            if values.pop() != raw(columns["digest"]):
-                raise Wrong(f"the body of message {columns['id']} is not the one that was stored")
+        if fact == "message" and values.pop() != raw(columns["digest"]):  # covered through that column
+            raise Wrong(f"the body of message {columns['id']} is not the one that was stored")
     return struct.pack(">Bq", code, columns["id"]) + digest(pack(values))
 
 

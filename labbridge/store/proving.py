@@ -18,7 +18,7 @@ from .engine import StoreError
 from .erasure import ACTION, erased
 from .ledger import HEAD, SIZE, START, Link, follow, leaf, old_follow, old_leaf, skip
 from .reader import Reader
-from .rows import Entry
+from .rows import Audit, Entry
 from .schema import FACTS, MESSAGE, Fact, ledger
 
 T = TypeVar("T")
@@ -215,13 +215,12 @@ class _Retention:
         return any(first <= id <= last for first, last in self._ranges(audit_id).get(table, ()))
 
     def _read(self, audit_id: int) -> dict[str, list[tuple[int, int]]]:
-        for row in self._reader.stream("SELECT action, new FROM audit WHERE id = ?", audit_id):
-            if row[0] == ACTION:
-                try:
-                    return {str(table): [(int(a), int(b)) for a, b in ranges] for table, ranges in json.loads(row[1]).items()}
-                except (ValueError, TypeError, AttributeError):
-                    return {}
-        return {}
+        try:
+            [audit] = self._reader.rows(Audit, "id", [audit_id])
+            told = json.loads(audit.new if audit.action == ACTION else "{}")
+            return {str(table): [(int(first), int(last)) for first, last in ranges] for table, ranges in told.items()}
+        except (ValueError, TypeError, AttributeError):  # none, or not what retention writes
+            return {}
 
 
 def _last(snapshot: Connection, table: Table) -> int:

@@ -11,15 +11,13 @@ from sqlalchemy import Connection
 from .engine import explain, is_sqlite, parse, reading
 from .ledger import START, Link
 from .lookups import Lookups, R, spoken
-from .rows import Attempt, Audit, Decision, Delivery, Earlier, Entry, Message, Queued, Trace
+from .rows import Attempt, Audit, Decision, Delivery, Earlier, Message, Queued, Trace
 from .schema import columns
 
 _QUEUED = """
     SELECT {columns}, coalesce(report.specimen, '')
     FROM delivery LEFT JOIN report ON report.id = delivery.report_id
     WHERE delivery.state IN ('queued', 'refused') ORDER BY +delivery.id"""
-
-_ENTRIES = "WHERE {column} IN (SELECT CAST(wanted.value AS bigint) FROM {{list}}) ORDER BY sequence"
 
 
 class Reader(Lookups):
@@ -78,10 +76,6 @@ class Reader(Lookups):
         listed = msgspec.json.encode(sorted(subjects)).decode()
         return self._select(Audit, "WHERE subject IN (SELECT wanted.value FROM {list}) ORDER BY id", listed)
 
-    def entries(self, column: str, values: Iterable[int]) -> list[Entry]:
-        """Entries of the ledger by their ``sequence`` or their time (``at``), in order; by time it looks through all."""
-        return self._select(Entry, _ENTRIES.format(column=column), msgspec.json.encode(sorted(values)).decode())
-
     def head(self) -> Link:
         """The end of the ledger."""
         return next((Link(*row) for row in self._read("SELECT sequence, hash FROM ledger ORDER BY sequence DESC LIMIT 1")), START)
@@ -98,8 +92,9 @@ class Reader(Lookups):
     def stream(self, statement: str, *parameters: Any) -> Generator[Any, None, None]:
         """The rows that a statement finds, fetched a few at a time since they may be large."""
         options = {"stream_results": True, "max_row_buffer": 20}
-        with self.snapshot() as snapshot:
-            yield from snapshot.exec_driver_sql(spoken(statement, self._sqlite), parameters, execution_options=options)
+        spelled = spoken(statement, self._sqlite)
+        with self.snapshot() as snapshot, snapshot.exec_driver_sql(spelled, parameters, execution_options=options) as found:
+            yield from found
 
     def page(self, statement: str, size: int, *parameters: Any) -> list[Any]:
         """The first of the rows that a statement finds: all, or as many as have ``size`` bytes in their last columns."""

@@ -59,7 +59,6 @@ class Fact:
         self.insert = insert(row)
         self.body = body
         *names, last = columns(row)
-        self.large = last
         self.columns = [name for name in (*names, *(() if body else (last,))) if name not in outside]
         self.covered = itemgetter(*(list(columns(row)).index(name) for name in self.columns))
 

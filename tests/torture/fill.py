@@ -22,20 +22,19 @@ from labbridge.store.rows import Entry
 from labbridge.store.schema import ATTEMPT, DECISION, DELIVERY, MESSAGE, REPORT, Fact, insert
 
 GROUP = 64
-DAY = 86_400_000_000
-TESTS = ("WBC", "RBC", "HGB")
 Row = tuple[Any, ...]
 
 
-def chain(number: int, at: int) -> Iterator[tuple[Fact, Row]]:
-    """One specimen's whole chain, delivered."""
+def chain(number: int, at: int, tests: int = 3) -> Iterator[tuple[Fact, Row]]:
+    """One specimen's whole chain, delivered; of 3 results a message is of 130 bytes, of 100 it is as large as most."""
     specimen = f"{20_000_000 + number}"
-    values = [f"{number % 97}.{place}" for place, _ in enumerate(TESTS)]
+    names = [f"T{place:02}" for place in range(tests)]
+    values = [f"{number % 97}.{place}" for place in range(tests)]
     body = f"MSH|^~\\&|XN|LAB|||20261121||ORU^R01|{number}|P|2.5\rOBR|1||{specimen}\r".encode()
-    body += b"".join(f"OBX|{n}|NM|{test}||{value}\r".encode() for n, (test, value) in enumerate(zip(TESTS, values, strict=True)))
-    results = tuple(Result(code=test, value=value) for test, value in zip(TESTS, values, strict=True))
+    body += b"".join(f"OBX|{n}|NM|{test}||{value}\r".encode() for n, (test, value) in enumerate(zip(names, values, strict=True)))
+    results = tuple(Result(code=test, value=value) for test, value in zip(names, values, strict=True))
     report = model.encode(Report(Specimen(specimen), results))
-    pairs = enumerate(zip(TESTS, values, strict=True))
+    pairs = enumerate(zip(names, values, strict=True))
     decided = tuple(Decided(n, test, Verdict("release"), test, value) for n, (test, value) in pairs)
     digest = sha256(body).digest()
     yield MESSAGE, (number, at, "in", "xn-1", "10.0.0.7", "stored", str(number), digest, len(body), "", "", body)
@@ -45,8 +44,8 @@ def chain(number: int, at: int) -> Iterator[tuple[Fact, Row]]:
     yield ATTEMPT, (number, number, at, "accepted AA", f"MSH|^~\\&\rMSA|AA|C{number}\r".encode())
 
 
-def fill(url: str, facts: int, begin: int = 1, at: int = 1_700_000_000_000_000, step: int = 1000) -> None:
-    """Adds chains to a store, from this number and this time on, ``step`` microseconds apart."""
+def fill(url: str, facts: int, begin: int = 1, at: int = 1_700_000_000_000_000, *, tests: int = 3, group: int = GROUP) -> None:
+    """Adds chains to a store, from this number and this time on, a microsecond apart, ``group`` in a transaction."""
     store = Store(url)
     store.open()
     store.wait_ready(20)
@@ -58,21 +57,21 @@ def fill(url: str, facts: int, begin: int = 1, at: int = 1_700_000_000_000_000, 
     with engine.connect() as connection:
         cursor = connection.connection.cursor()
         numbers = iter(range(begin, begin + facts // 5))
-        for group in count():
-            if is_sqlite(parse(url)) and group % 100 == 0:
+        for turn in count():
+            if is_sqlite(parse(url)) and turn % 100 == 0:
                 cursor.execute("BEGIN IMMEDIATE")
-            some = list(islice(numbers, GROUP))
+            some = list(islice(numbers, group))
             if not some:
                 break
-            link = _write(cursor, is_sqlite(parse(url)), link, at + some[0] * step, some)
-            if group % 100 == 99:
+            link = _write(cursor, is_sqlite(parse(url)), link, at + some[0], some, tests)
+            if turn % 100 == 99:
                 connection.connection.commit()
         connection.connection.commit()
     engine.dispose()
 
 
-def _write(cursor: Any, sqlite: bool, link: Link, at: int, numbers: list[int]) -> Link:
-    rows = [pair for number in numbers for pair in chain(number, at)]
+def _write(cursor: Any, sqlite: bool, link: Link, at: int, numbers: list[int], tests: int) -> Link:
+    rows = [pair for number in numbers for pair in chain(number, at, tests)]
     for fact in (MESSAGE, REPORT, DECISION, DELIVERY, ATTEMPT):
         cursor.executemany(spoken(fact.insert, sqlite), [row for kind, row in rows if kind is fact])
     facts = b"".join(leaf(fact, row) for fact, row in rows)
