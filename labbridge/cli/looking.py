@@ -13,6 +13,7 @@ from labbridge.batch import past_of
 from labbridge.cli.common import DEFAULT_CONFIG, AsJson, ConfigFile, console, fail, local, print_json, reading, settings_of
 from labbridge.cli.proving import Head, export_passport
 from labbridge.model import Decided, Reason, Report
+from labbridge.store.erasure import erased
 from labbridge.verification.reasons import Language, render_all
 
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many at most.")]
@@ -112,26 +113,47 @@ def trace(
         fail(f"nothing is known of specimen {specimen}")
     events: list[dict[str, Any]] = [{"what": "message", **_plain(message)} for message in found.messages]
     for row in found.reports:
+        if gone := erased(row.document):
+            events.append({"what": "report", **_plain(row), "deleted": found.erased.get(gone.audit_id, 0)})
+            continue
         report = model.decode(row.document, Report)
         events.append({"what": "report", **_plain(row), "results": len(report.results), "reasons": report.problems})
     for decision in found.decisions:
+        if erased(decision.document):
+            events.append({"what": "decision", **_plain(decision)})
+            continue
         decided = model.decode(decision.document, model.Decision)
         events.append({"what": "decision", **_plain(decision), "comment": decided.comment, "decided": decided.results})
     events += [{"what": "delivery", **_plain(delivery)} for delivery in found.deliveries]
     events += [{"what": "answer", **_plain(attempt)} for attempt in found.attempts]
     for event in sorted(events, key=lambda one: one["at"]):
+        if "deleted" in event:
+            event["deleted"] = f"by retention on {local(event['deleted'], settings)}"
         if json:
             print_json(event)
         else:
             _tell(local(event["at"], settings), event, settings.site.language)
 
 
-_TOLD = ("id", "report_id", "delivery_id", "kind", "analyzer", "role", "destination", "state", "results", "actor", "comment")
+_TOLD = (
+    "id",
+    "report_id",
+    "delivery_id",
+    "kind",
+    "analyzer",
+    "role",
+    "destination",
+    "state",
+    "results",
+    "actor",
+    "comment",
+    "deleted",
+)
 
 
 def _tell(at: str, event: dict[str, Any], language: Language) -> None:
     """One event of a specimen's story in words."""
-    words = "  ".join(f"{name} {event[name]}" for name in (*_TOLD, "control_id", "outcome") if event.get(name))
+    words = "  ".join(f"{name} {event[name]}" for name in (*_TOLD, "control_id", "outcome", "deleted") if event.get(name))
     console.print(Text(f"{at}  {event['what']:<9} {words}"), Text(render_all(event.get("reasons", ()), language), style="yellow"))
     for one in event.get("decided", ()):
         text = f"{'':21}{one.test or one.code} {one.value} {one.unit} {one.flag}: {one.verdict.action}"

@@ -9,6 +9,7 @@ import msgspec
 from sqlalchemy import Connection
 
 from .engine import explain, is_sqlite, parse, reading
+from .erasure import erased
 from .ledger import START, Link
 from .lookups import Lookups, R, spoken
 from .rows import Attempt, Audit, Decision, Delivery, Earlier, Message, Queued, Trace
@@ -59,12 +60,14 @@ class Reader(Lookups):
         reports = self.reports_of(specimen)
         ids = [report.report_id for report in reports]
         deliveries = self._of(Delivery, "report_id", ids, large=False)
+        gone = {mark.audit_id for report in reports if (mark := erased(report.document))}
         return Trace(
             messages=self._of(Message, "id", {report.message_id for report in reports}, large=False),
             reports=reports,
             decisions=self._of(Decision, "report_id", ids),
             deliveries=deliveries,
             attempts=self._of(Attempt, "delivery_id", [delivery.id for delivery in deliveries]),
+            erased={audit.id: audit.at for audit in self._of(Audit, "id", gone)},
         )
 
     def rows(self, kind: type[R], column: str, values: Iterable[int], *, large: bool = True) -> list[R]:
