@@ -166,7 +166,7 @@ def states_of(report: Any, decisions: Sequence[bytes]) -> frozenset[str]:
         return frozenset({"kept"})
     try:
         said, decided = model.decode(report.document, Report), [model.decode(one, Decision) for one in decisions]
-    except msgspec.MsgspecError:
+    except (msgspec.MsgspecError, ValueError, TypeError):
         return frozenset()
     now = pipeline.standing(decided)
     if decided and decided[-1].actor != "rules" and all(one.verdict.action == "ignore" for one in now):

@@ -8,7 +8,6 @@ library that wrote last. PostgreSQL checks its pages itself (``data_checksums``)
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
 
 from sqlalchemy import create_engine
 
@@ -94,10 +93,12 @@ def _schema(reader: Reader) -> Iterator[str]:
         from alembic.autogenerate import compare_metadata
         from alembic.migration import MigrationContext
 
+        ours = {"include_name": lambda name, kind, _: kind != "table" or name in metadata.tables}
         with reader.snapshot() as snapshot:
-            for change in compare_metadata(MigrationContext.configure(snapshot), metadata):
-                what: Any = change if isinstance(change, tuple) else change[0]
-                yield f"the schema is not this version's: {what[0]} {getattr(what[1], 'name', what[1])}"
+            changes = compare_metadata(MigrationContext.configure(snapshot, opts=ours), metadata)
+        for change in changes:
+            parts = change if isinstance(change, tuple) else change[0]
+            yield f"the schema is not this version's: {' '.join(str(getattr(one, 'name', one)) for one in parts if one)}"
         return
     engine = create_engine("sqlite://")
     try:
