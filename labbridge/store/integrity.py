@@ -98,7 +98,8 @@ def _schema(reader: Reader) -> Iterator[str]:
             changes = compare_metadata(MigrationContext.configure(snapshot, opts=ours), metadata)
         for change in changes:
             parts = change if isinstance(change, tuple) else change[0]
-            yield f"the schema is not this version's: {' '.join(str(getattr(one, 'name', one)) for one in parts if one)}"
+            words = [str(getattr(one, "name", one)) for one in parts if one is not None]
+            yield f"the schema is not this version's: {' '.join(words)}"
         return
     engine = create_engine("sqlite://")
     try:
@@ -108,5 +109,5 @@ def _schema(reader: Reader) -> Iterator[str]:
     finally:
         engine.dispose()
     found = {tuple(row) for row in reader.stream(_SCHEMA)}
-    for kind, name, *_ in sorted(expected ^ found, key=repr):
+    for kind, name in sorted({(str(kind), str(name)) for kind, name, *_ in expected ^ found}):
         yield f"the schema is not this version's: {kind} {name}"
