@@ -33,16 +33,18 @@ def passport(reader: Reader, specimen: str, head: Link | None = None) -> dict[st
 
     Raises PassportError where nothing is known of the specimen, or where the store does not prove it.
     """
-    rows = list(_rows(reader, specimen))
-    head = head or reader.head()
-    entries = _proving(reader, rows, head)
+    with reader.still() as still:
+        rows = list(_rows(still, specimen))
+        head = head or still.head()
+        entries = _proving(still, rows, head)
+        links = list(_links(still, entries, head))
     return {
         "format": FORMAT,
         "specimen": specimen,
         "head": {"sequence": head.sequence, "hash": head.hash.hex()},
         "facts": [_fact(row) for row in rows],
         "states": {f"{row.table} {astuple(row)[0]}": row.state for row in rows if isinstance(row, Message | Earlier | Delivery)},
-        "links": list(_links(reader, entries, head)),
+        "links": links,
     }
 
 

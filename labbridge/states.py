@@ -15,8 +15,8 @@ from labbridge import model, pipeline
 from labbridge.model import Decision, Report
 from labbridge.store import Reader
 from labbridge.store.erasure import erased
-from labbridge.store.rows import Attempt, Delivery, Earlier
-from labbridge.store.rows import Decision as Decided
+from labbridge.store.rows import Attempt, Delivery, Earlier, Message
+from labbridge.store.rows import Decision as Stored
 
 CHUNK = 200  # what is looked up at once
 DENSE = 1 << 28  # ids are given one after the other; one beyond this was changed
@@ -109,17 +109,34 @@ class States:
             self._audits[int(number)].append((row.at, row.new))
 
     def problems(self, reader: Reader) -> Iterator[str]:
-        """Which states do not follow from what was seen."""
-        for number in self._messages.matching(lambda mark: not _message_is_right(mark)):
-            yield f"message {number} has a state that does not follow from the facts"
+        """Which states do not follow from what was seen.
+
+        The store may have gone on meanwhile: what seems wrong is looked at again, in one view of the store.
+        """
         for number in self._first:
             self._reports.add(number, _LOOK)
-        looked = self._reports.matching(lambda mark: bool(mark & _LOOK))
-        for numbers in _chunks(looked):
-            yield from _wrong_reports(reader, numbers)
+        for numbers in _chunks(self._messages.matching(lambda mark: not _message_is_right(mark))):
+            with reader.still() as still:
+                for number in self._wrong_messages(still, numbers):
+                    yield f"message {number} has a state that does not follow from the facts"
+        for numbers in _chunks(self._reports.matching(lambda mark: bool(mark & _LOOK))):
+            with reader.still() as still:
+                for number in _wrong_reports(still, numbers):
+                    yield f"report {number} has a state that does not follow from its decisions"
         odd = self._deliveries.matching(lambda mark: not mark & _DELIVERED & (mark >> 3) and mark != _QUEUED)
         for numbers in _chunks(odd):
-            yield from _wrong_deliveries(reader, numbers, self._audits)
+            with reader.still() as still:
+                wrong = _wrong_deliveries(still, numbers, self._audits)
+                for number in wrong and _wrong_deliveries(still, wrong, _audits_of(still, wrong)):
+                    yield f"delivery {number} has a state that does not follow from the facts"
+
+    def _wrong_messages(self, still: Reader, numbers: Sequence[int]) -> Iterator[int]:
+        settled = {audit.subject for audit in still.audits(f"message {number}" for number in numbers) if audit.new == "settled"}
+        for row in still.rows(Message, "id", numbers, large=False):
+            said = self._messages.get(row.id) & ~(_NONE | _OPEN | _SETTLED | _WRONG)
+            told = _BY_PERSON if f"message {row.id}" in settled else 0
+            if not _message_is_right(said | told | _MESSAGE.get(row.state, _WRONG)):
+                yield row.id
 
 
 class _Marks:
@@ -174,23 +191,23 @@ def states_of(report: Any, decisions: Sequence[bytes]) -> frozenset[str]:
     return frozenset({pipeline.state_of(now, said)})
 
 
-def _wrong_reports(reader: Reader, numbers: Sequence[int]) -> Iterator[str]:
+def _wrong_reports(still: Reader, numbers: Sequence[int]) -> list[int]:
     decisions: defaultdict[int, list[bytes]] = defaultdict(list)
-    for decision in reader.rows(Decided, "report_id", numbers):
+    for decision in still.rows(Stored, "report_id", numbers):
         decisions[decision.report_id].append(decision.document)
-    for row in reader.rows(Earlier, "id", numbers):
-        if row.state not in states_of(row, decisions[row.report_id]):
-            yield f"report {row.report_id} has a state that does not follow from its decisions"
+    reports = still.rows(Earlier, "id", numbers)
+    return [row.report_id for row in reports if row.state not in states_of(row, decisions[row.report_id])]
 
 
-def _wrong_deliveries(reader: Reader, numbers: Sequence[int], audits: Mapping[int, Sequence[tuple[int, str]]]) -> Iterator[str]:
+def _wrong_deliveries(still: Reader, numbers: Sequence[int], audits: Mapping[int, Sequence[tuple[int, str]]]) -> list[int]:
     attempts: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
-    rows = reader.rows(Delivery, "id", numbers, large=False)
+    rows = still.rows(Delivery, "id", numbers, large=False)
     siblings: defaultdict[int, list[Any]] = defaultdict(list)
-    for one in reader.rows(Delivery, "report_id", {row.report_id for row in rows}, large=False):
+    for one in still.rows(Delivery, "report_id", {row.report_id for row in rows}, large=False):
         siblings[one.report_id].append(one)
-    for attempt in reader.rows(Attempt, "delivery_id", numbers):
+    for attempt in still.rows(Attempt, "delivery_id", numbers, large=False):
         attempts[attempt.delivery_id].append((attempt.at, attempt.outcome.partition(" ")[0]))
+    wrong = []
     for row in rows:
         joined = [
             (other.at, "joined")
@@ -199,7 +216,16 @@ def _wrong_deliveries(reader: Reader, numbers: Sequence[int], audits: Mapping[in
         ]
         told = [*attempts[row.id], *((at, f"={new}") for at, new in audits.get(row.id, ())), *joined]
         if row.state not in _outcomes(told):
-            yield f"delivery {row.id} has a state that does not follow from the facts"
+            wrong.append(row.id)
+    return wrong
+
+
+def _audits_of(still: Reader, numbers: Sequence[int]) -> dict[int, list[tuple[int, str]]]:
+    """What persons did with these deliveries; looks through the whole audit."""
+    told: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
+    for audit in still.audits(f"delivery {number}" for number in numbers):
+        told[int(audit.subject.rpartition(" ")[2])].append((audit.at, audit.new))
+    return told
 
 
 def _outcomes(told: Iterable[tuple[int, str]]) -> set[str]:

@@ -229,3 +229,50 @@ def test_ids_that_nobody_gave_need_no_memory(lab: Lab) -> None:
     assert not states._deliveries._dense
     assert list(states._deliveries.matching(bool)) == [2**62]
     assert DENSE < 2**62
+
+
+def test_the_store_may_go_on_meanwhile(lab: Lab) -> None:
+    """What a person or a hospital does while it is verified is no problem."""
+
+    def before(tx: Transaction) -> None:
+        message(tx, "stray", "open")
+        report(tx, "held", "hold")
+        for _ in range(3):
+            delivery(tx, due=tx.at + 10**9)
+
+    def after(tx: Transaction) -> None:
+        audit(tx, "message 1", "open", "settled")
+        tx.set_message_state(1, "settled")
+        tx.decision(report_id=1, actor="lab", revision=1, document=decision("release", actor="lab"))
+        tx.set_report_state(1, "released")
+        tx.attempt(delivery_id=1, outcome="accepted AA")
+        tx.set_delivery_state(1, "delivered")
+        audit(tx, "delivery 2", "queued", "cancelled")
+        tx.set_delivery_state(2, "cancelled")
+        delivery(tx)
+        tx.set_delivery_state(3, "superseded")
+
+    class Late(States):
+        def problems(self, reader: Reader) -> Iterator[str]:
+            lab.do(after)
+            return super().problems(reader)
+
+    lab.do(before)
+    assert verify(lab.reader, states=Late()).problems == []
+    assert lab.problems() == []
+
+
+def test_what_goes_on_while_the_rows_are_read_is_no_problem(lab: Lab) -> None:
+    """The states are read after the end of what is verified was noted."""
+    lab.do(lambda tx: [message(tx, "stray", "open") for _ in range(3)])
+    lab.do(lambda tx: (report(tx, "released", "release"), delivery(tx)))
+
+    class Late(States):
+        def see(self, table: str) -> Callable[[Any], None] | None:
+            if table == "message":
+                lab.do(lambda tx: (audit(tx, "message 2", "open", "settled"), tx.set_message_state(2, "settled")))
+                lab.do(lambda tx: (audit(tx, "delivery 1", "queued", "cancelled"), tx.set_delivery_state(1, "cancelled")))
+            return super().see(table)
+
+    assert verify(lab.reader, states=Late()).problems == []
+    assert lab.problems() == []

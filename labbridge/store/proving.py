@@ -8,6 +8,7 @@ import json
 from collections.abc import Callable, Iterator, Mapping
 from functools import lru_cache
 from hashlib import sha256
+from itertools import islice
 from typing import Any, Protocol, TypeVar
 
 import msgspec
@@ -75,7 +76,7 @@ def verify(
     try:
         _prove(reader, done, progress, head, states)
         if states:
-            for problem in states.problems(reader):
+            for problem in islice(states.problems(reader), PROBLEMS):
                 done.problem(problem)
     except StoreError as error:
         if not integrity.is_damage(error):

@@ -92,6 +92,12 @@ class Reader(Lookups):
         except Exception as error:
             raise explain(error, self._url) from None
 
+    @contextmanager
+    def still(self) -> Generator["Reader", None, None]:
+        """A reader of which all statements see the same state of the store; to be kept for a moment only."""
+        with self.snapshot() as snapshot:
+            yield _Still(self, snapshot)
+
     def stream(self, statement: str, *parameters: Any) -> Generator[Any, None, None]:
         """The rows that a statement finds, fetched a few at a time since they may be large."""
         options = {"stream_results": True, "max_row_buffer": 20}
@@ -112,3 +118,19 @@ class Reader(Lookups):
 
     def _read(self, statement: str, *parameters: Any) -> Sequence[Any]:
         return list(self.stream(statement, *parameters))
+
+
+class _Still(Reader):
+    """A reader in one transaction."""
+
+    def __init__(self, reader: Reader, connection: Connection) -> None:
+        self.__dict__.update(reader.__dict__)
+        self._connection = connection
+
+    @contextmanager
+    def snapshot(self) -> Generator[Connection, None, None]:
+        """The one connection."""
+        try:
+            yield self._connection
+        except Exception as error:
+            raise explain(error, self._url) from None

@@ -95,7 +95,7 @@ class Attempt(Row, frozen=True):
     delivery_id: int
     at: int
     outcome: str
-    reply: bytes
+    reply: bytes = b""
 
 
 class Revision(Row, frozen=True):
