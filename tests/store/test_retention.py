@@ -97,6 +97,9 @@ def test_purge_never_deletes_undelivered(aged: Aged) -> None:
         aged.tell("waits", delivery="queued"),
         aged.tell("person"),
         aged.tell("person", state="held"),
+        aged.tell("", state="held"),
+        aged.tell("", delivery="queued"),
+        aged.tell("", delivery="refused"),
     ]
     message = aged.store.call(
         lambda tx: tx.message(direction="in", analyzer="xn-1", kind="unreadable", body=b"what is it?", state="open")
