@@ -208,6 +208,8 @@ class Batch:
         numbers = self.intake.begun_by(analyzer, payload)
         for number in numbers:
             self.tx.set_message_state(number, "settled")
+            told = {"reason": "came whole", "old": "open", "new": "settled"}
+            self.tx.audit(actor="labbridge", action="settle", subject=f"message {number}", **told)
         if numbers:
             self.completed.append((analyzer, numbers))
 

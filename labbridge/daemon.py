@@ -25,6 +25,7 @@ from labbridge.config import Destination, Settings
 from labbridge.delivery import Outbox
 from labbridge.destinations import Connections
 from labbridge.intake import Intake
+from labbridge.keeping import Keeper
 from labbridge.lanes import Policy, Queued
 from labbridge.links.tcp import ListenError
 from labbridge.links.tls import SecurityError
@@ -36,6 +37,7 @@ from labbridge.store import Store, StoreState, Transaction
 log, twisted_log = structlog.get_logger(), Logger()
 
 STOP_SECONDS = 6.0  # and two for the store: ten in all is promised
+HEAD_S = 3600.0  # the ledger's head is logged so often, and at the stop
 CATCH_UP_S = 5.0  # what nobody sends again, and could not be stored, is tried again so often
 PORT_SECONDS = 0.01  # Twisted closes a listening socket in a later turn of the reactor
 
@@ -58,6 +60,7 @@ class Daemon:
         self.outboxes: dict[str, Outbox] = {}
         self._connections: dict[str, Connections] = {}
         self.stations: dict[str, Station] = {}
+        self.keeper = Keeper(self.store, settings.store.keep, reactor, clock)
         self._control: Any = None
         self._web: Any = None
         self._arriving: dict[str, list[Queued]] = {}  # for destinations whose queue is still being read
@@ -124,6 +127,8 @@ class Daemon:
         self.enqueue(queued)
         self.intake.accepting = True
         self._catch_up()
+        self._log_head()
+        self.keeper.start()
         log.info("accepting", queued=len(queued))
         for connections in self._connections.values():
             connections.start()
@@ -131,6 +136,11 @@ class Daemon:
     def _catch_up(self) -> None:
         self.intake.catch_up()
         self.reactor.callLater(CATCH_UP_S, self._catch_up)
+
+    def _log_head(self) -> None:
+        """Says where the ledger ends: what is noted outside of the store proves that it was not written anew."""
+        log.info("ledger head", head=str(self.store.head))
+        self.reactor.callLater(HEAD_S, self._log_head)
 
     def _take_up_failed(self, error: Exception) -> None:
         log.error("the store could not be read, trying again", error=type(error).__name__)
@@ -314,6 +324,7 @@ class Daemon:
         log.info("stopping")
         for station in self.stations.values():
             station.quiet()
+        self.keeper.stopping = True
         for outbox in self.outboxes.values():
             outbox.stopping = True
         for connections in self._connections.values():
@@ -335,6 +346,7 @@ class Daemon:
 
     def _end(self) -> None:
         self.store.close(2.0)
+        log.info("ledger head", head=str(self.store.head))
         log.info("stopped")
         self.reactor.stop()
 

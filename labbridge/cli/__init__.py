@@ -5,7 +5,7 @@ Exit status: 0 well, 1 failed, 2 wrong usage, 78 wrong configuration.
 
 import typer
 
-from labbridge.cli import acting, looking, running, trying
+from labbridge.cli import acting, looking, proving, running, trying
 
 app = typer.Typer(
     name="labbridge",
@@ -31,7 +31,7 @@ app.command("reject")(acting.reject)
 app.add_typer(queue, name="queue")
 app.command("trace")(looking.trace)
 app.command("init")(trying.init)
-app.command("verify")(looking.verify)
+app.command("verify")(proving.verify)
 app.add_typer(database, name="db")
 queue.command("list")(looking.queue_list)
 queue.command("retry")(acting.retry)

@@ -2,6 +2,8 @@
 
 import re
 import sys
+from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
 from typing import Annotated, Any, NoReturn
@@ -15,6 +17,7 @@ from rich.text import Text
 from labbridge import config
 from labbridge.config import Settings
 from labbridge.model import named
+from labbridge.store import Reader, StoreError
 
 FAILED, USAGE, CONFIGURATION = 1, 2, 78
 
@@ -61,3 +64,13 @@ def print_json(value: Any) -> None:
 def local(microseconds: int, settings: Settings) -> str:
     """A stored time as the laboratory's clock shows it."""
     return datetime.fromtimestamp(microseconds / 1e6, ZoneInfo(settings.site.timezone)).strftime("%Y-%m-%d %H:%M:%S")
+
+
+@contextmanager
+def reading(settings: Settings) -> Iterator[Reader]:
+    """The store, for reading; exit status 1 where it cannot be read."""
+    try:
+        with closing(Reader(settings.store.url)) as reader:
+            yield reader
+    except StoreError as error:
+        fail(str(error))

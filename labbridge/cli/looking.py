@@ -1,40 +1,27 @@
-"""Commands that look and change nothing: pending, queue list, trace, verify. They read the store beside the daemon."""
+"""Commands that look and change nothing: pending, queue list, trace. They read the store beside the daemon."""
 
 import re
 from collections import Counter
-from collections.abc import Iterator
-from contextlib import closing, contextmanager
 from typing import Annotated, Any
 
 import typer
 from msgspec.structs import asdict
-from rich.progress import Progress
 from rich.table import Table
 
 from labbridge import model
 from labbridge.batch import past_of
-from labbridge.cli.common import DEFAULT_CONFIG, AsJson, ConfigFile, as_text, console, fail, local, print_json, settings_of
+from labbridge.cli.common import DEFAULT_CONFIG, AsJson, ConfigFile, as_text, console, fail, local, print_json, reading, settings_of
+from labbridge.cli.proving import Head, export_passport
 from labbridge.config import Settings
 from labbridge.formats import charset
 from labbridge.model import Decided, Reason, Report
-from labbridge.store import Reader, StoreError
-from labbridge.store import verify as verify_ledger
+from labbridge.store.erasure import erased
 from labbridge.store.rows import Message
 from labbridge.verification.reasons import Language, render_all
 
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many at most.")]
 InChinese = Annotated[bool, typer.Option("--zh", help="Reasons in Chinese, whatever the site's language.")]
 OneDestination = Annotated[str, typer.Option("--destination", "-d", help="Only this one.")]
-
-
-@contextmanager
-def _reading(settings: Settings) -> Iterator[Reader]:
-    """The store, for reading; exit status 1 where it cannot be read."""
-    try:
-        with closing(Reader(settings.store.url)) as reader:
-            yield reader
-    except StoreError as error:
-        fail(str(error))
 
 
 def _plain(row: Any) -> dict[str, Any]:
@@ -56,7 +43,7 @@ def pending(limit: Limit = 100, chinese: InChinese = False, json: AsJson = False
     """
     settings = settings_of(config)
     language: Language = "zh" if chinese else settings.site.language
-    with _reading(settings) as reader:
+    with reading(settings) as reader:
         reports, messages = reader.pending(limit), reader.unsettled(limit)
     table = _table("specimen", "analyzer", "received", "test", "value", "why")
     for row in reports:
@@ -94,7 +81,7 @@ def queue_list(
 ) -> None:
     """What waits for the hospital: queued and refused deliveries, how many wait behind each, what was answered."""
     settings = settings_of(config)
-    with _reading(settings) as reader:
+    with reading(settings) as reader:
         waiting = reader.queued(destination or None)
         behind = Counter((row.destination, row.lane) for row in waiting)
         table = _table("delivery", "destination", "specimen", "state", "since", "behind", "last answer")
@@ -116,6 +103,8 @@ def queue_list(
 
 def trace(
     specimen: Annotated[str, typer.Argument(help="The specimen's id, or #NUMBER of a message.")],
+    export: Annotated[bool, typer.Option("--export", help="One JSON document that another program can verify.")] = False,
+    head: Head = "",
     chinese: InChinese = False,
     json: AsJson = False,
     config: ConfigFile = DEFAULT_CONFIG,
@@ -125,9 +114,12 @@ def trace(
     With '#NUMBER' one message, byte for byte: what is no printable character is written as an escape.
     """
     settings = settings_of(config)
+    if export or head:
+        export_passport(settings, specimen, head)
+        return
     language: Language = "zh" if chinese else settings.site.language
     number = re.fullmatch("#([0-9]{1,18})", specimen)
-    with _reading(settings) as reader:
+    with reading(settings) as reader:
         found = reader.trace(specimen)
         message = reader.message(int(number[1])) if number and not found.reports else None
     if message is not None:
@@ -137,16 +129,24 @@ def trace(
         fail(f"there is no message {specimen}" if number else f"nothing is known of specimen {specimen}")
     events: list[dict[str, Any]] = [{"what": "message", **_plain(message)} for message in found.messages]
     for row in found.reports:
+        if gone := erased(row.document):
+            events.append({"what": "report", **_plain(row), "deleted": found.erased.get(gone.audit_id, 0)})
+            continue
         report = model.decode(row.document, Report)
         edited = [result.code for result in report.results if result.edited]
         about = {"results": len(report.results), "edited": edited, "reasons": report.problems}
         events.append({"what": "report", **_plain(row), **about})
     for decision in found.decisions:
+        if erased(decision.document):
+            events.append({"what": "decision", **_plain(decision)})
+            continue
         decided = model.decode(decision.document, model.Decision)
         events.append({"what": "decision", **_plain(decision), "comment": decided.comment, "decided": decided.results})
     events += [{"what": "delivery", **_plain(delivery)} for delivery in found.deliveries]
     events += [{"what": "answer", **_plain(attempt), "reply": _readable(attempt.reply)} for attempt in found.attempts]
     for event in sorted(events, key=lambda one: one["at"]):
+        if "deleted" in event:
+            event["deleted"] = f"by retention on {local(event['deleted'], settings)}"
         if json:
             print_json(event)
         else:
@@ -160,9 +160,13 @@ def _show_message(message: Message, settings: Settings, language: Language, json
     """One message of the journal and its bytes, a line for each record or segment."""
     note = model.decode(message.note.encode() or b"[]", list[Reason])
     if json:
-        print_json({"what": "message", **_plain(message), "note": note, "body": message.body, "text": _readable(message.body)})
+        kept = {} if erased(message.body) else {"body": message.body, "text": _readable(message.body)}
+        print_json({"what": "message", **_plain(message), "note": note, **kept})
         return
     _tell(local(message.at, settings), {"what": "message", **_plain(message), "reasons": note}, language)
+    if erased(message.body):
+        console.print("its bytes were deleted by retention")
+        return
     text = _readable(message.body)
     for line in text[:ON_SCREEN].splitlines(keepends=True):
         console.print(as_text(line))
@@ -178,12 +182,25 @@ def _readable(data: bytes) -> str:
     return data.decode("utf-8", "backslashreplace") if wrong else text
 
 
-_TOLD = ("id", "report_id", "delivery_id", "kind", "analyzer", "role", "destination", "state", "results", "actor", "comment")
+_TOLD = (
+    "id",
+    "report_id",
+    "delivery_id",
+    "kind",
+    "analyzer",
+    "role",
+    "destination",
+    "state",
+    "results",
+    "actor",
+    "comment",
+    "deleted",
+)
 
 
 def _tell(at: str, event: dict[str, Any], language: Language) -> None:
     """One event of a specimen's story in words."""
-    words = "  ".join(f"{name} {event[name]}" for name in (*_TOLD, "size", "control_id", "outcome") if event.get(name))
+    words = "  ".join(f"{name} {event[name]}" for name in (*_TOLD, "size", "control_id", "outcome", "deleted") if event.get(name))
     words += f"  edited by hand: {', '.join(event['edited'])}" if event.get("edited") else ""
     console.print(as_text(f"{at}  {event['what']:<9} {words}"), as_text(render_all(event.get("reasons", ()), language), "yellow"))
     for line in event.get("reply", "").splitlines(keepends=True):
@@ -191,20 +208,3 @@ def _tell(at: str, event: dict[str, Any], language: Language) -> None:
     for one in event.get("decided", ()):
         text = f"{'':21}{one.test or one.code} {one.value} {one.unit} {one.flag}: {one.verdict.action}"
         console.print(as_text(text), as_text(render_all(one.verdict.reasons, language), "yellow"))
-
-
-def verify(json: AsJson = False, config: ConfigFile = DEFAULT_CONFIG) -> None:
-    """Check the ledger: every fact as it was written, none missing, the chain unbroken."""
-    settings = settings_of(config)
-    with _reading(settings) as reader, Progress(console=console, transient=True, disable=json) as progress:
-        task = progress.add_task("checking", total=None)
-        result = verify_ledger(reader, lambda done, total: progress.update(task, completed=done, total=total))
-    if json:
-        print_json({"facts": result.facts, "transactions": result.transactions, "problems": result.problems})
-    else:
-        verdict = "CHANGED" if result.problems else "as written"
-        console.print(f"{result.facts} facts in {result.transactions} transactions: {verdict}")
-        for problem in result.problems:
-            console.print(as_text(problem, "red"))
-    if result.problems:
-        raise typer.Exit(1)

@@ -6,6 +6,7 @@ from pathlib import Path
 from labbridge.config.reading import KeyPath, Mistake
 from labbridge.config.settings import Address, Analyzer, AnalyzerTls, Destination, Settings, Tls
 
+SHORTEST_KEEP = 86_400.0
 _SOCKET_PATH_BYTES = 107  # sun_path of Linux without its end
 _EVERYWHERE = {"0.0.0.0", "::"}  # noqa: S104 (not bound here)
 
@@ -22,6 +23,7 @@ def mistakes(settings: Settings) -> Iterator[Mistake]:
     yield from _ports(settings)
     yield from _devices(settings)
     yield from _folders(settings)
+    yield from _keep(settings)
 
 
 def _connection(at: KeyPath, analyzer: Analyzer) -> Iterator[Mistake]:
@@ -114,3 +116,11 @@ def _folders(settings: Settings) -> Iterator[Mistake]:
     if len(bytes(socket)) > _SOCKET_PATH_BYTES:
         what = f"longer than the {_SOCKET_PATH_BYTES} bytes of a socket's path"
         yield ("control", "path"), f'{what} - add [control] path = "/run/labbridge.sock"'
+
+
+def _keep(settings: Settings) -> Iterator[Mistake]:
+    """What verification still looks back upon must not be deleted."""
+    keep, rules = settings.store.keep, settings.verification
+    if keep is not None and keep <= max(SHORTEST_KEEP, rules.stale, rules.duplicate_window):
+        what = "shorter than what is still needed: a day, [verification] stale and duplicate_window"
+        yield ("store", "keep"), f'{what} - write keep = "730d", or leave it out to keep everything'

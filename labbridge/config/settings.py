@@ -54,6 +54,7 @@ class StoreSettings(Setting, frozen=True):
     """``[store]``: the database; an SQLite file's path is absolute."""
 
     url: DatabaseUrl = "sqlite:///labbridge.db"
+    keep: Duration | None = None  # what is settled and older loses its bodies; None: nothing does
 
     @property
     def file(self) -> Path | None:

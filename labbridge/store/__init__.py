@@ -5,9 +5,21 @@ with the ledger that nothing was changed or lost.
 """
 
 from .engine import StoreError, StoreLocked, StoreUnavailable
-from .ledger import verify
+from .ledger import Link
+from .proving import Verification, verify
 from .reader import Reader
 from .transaction import Transaction
 from .writer import Store, StoreState
 
-__all__ = ["Reader", "Store", "StoreError", "StoreLocked", "StoreState", "StoreUnavailable", "Transaction", "verify"]
+__all__ = [
+    "Link",
+    "Reader",
+    "Store",
+    "StoreError",
+    "StoreLocked",
+    "StoreState",
+    "StoreUnavailable",
+    "Transaction",
+    "Verification",
+    "verify",
+]

@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 import msgspec
 
+from .erasure import erased
 from .rows import Delivery, Earlier, Message, Row, Spooled
 from .schema import columns
 
@@ -35,7 +36,7 @@ _REPORTS_OF = """
     ORDER BY id DESC LIMIT ?"""
 
 _ROWS = "SELECT {columns} FROM {table} {condition}"
-_LISTED = "WHERE {column} IN (SELECT CAST(wanted.value AS bigint) FROM {{list}}) ORDER BY id"
+_LISTED = "WHERE {column} IN (SELECT CAST(wanted.value AS bigint) FROM {{list}}) ORDER BY {key}"
 
 
 class Lookups(ABC):
@@ -48,11 +49,12 @@ class Lookups(ABC):
         """The rows that a statement finds."""
 
     def history(self, keys: Collection[str]) -> dict[str, list[Earlier]]:
-        """For each identity key its earlier reports, newest last, at most ``HISTORY`` of them."""
+        """For each identity key its earlier reports, newest last, at most ``HISTORY`` of them; not those that were erased."""
         found: dict[str, list[Earlier]] = {key: [] for key in keys}
         stored = {storable(key): reports for key, reports in found.items()}
         for earlier in self._reports(_HISTORY, _json(stored), HISTORY - 1):
-            stored[earlier.key].append(earlier)
+            if not erased(earlier.document):
+                stored[earlier.key].append(earlier)
         return found
 
     def reports_of(self, specimen: str) -> list[Earlier]:
@@ -107,7 +109,7 @@ class Lookups(ABC):
 
     def _of(self, row: type[R], column: str, values: Iterable[int], *, large: bool = True) -> list[R]:
         """The rows of a table where a column has one of these values, in order of id."""
-        return self._select(row, _LISTED.format(column=column), _json(values), large=large)
+        return self._select(row, _LISTED.format(column=column, key=next(iter(columns(row)))), _json(values), large=large)
 
     def _reports(self, chosen: str, *parameters: Any) -> list[Earlier]:
         """Reports with their decisions, in order of id."""

@@ -1,14 +1,18 @@
 """Reading for the console and the command line: short snapshots that never block the writer."""
 
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from collections.abc import Generator, Iterable, Sequence
+from contextlib import closing, contextmanager
+from pathlib import Path
 from typing import Any
 
+import msgspec
 from sqlalchemy import Connection
 
 from .engine import explain, is_sqlite, parse, reading
-from .lookups import Lookups, spoken
-from .rows import Attempt, Decision, Delivery, Earlier, Message, Queued, Trace
+from .erasure import erased
+from .ledger import START, Link
+from .lookups import Lookups, R, spoken
+from .rows import Attempt, Audit, Decision, Delivery, Earlier, Message, Queued, Trace
 from .schema import columns
 
 _QUEUED = """
@@ -25,6 +29,7 @@ class Reader(Lookups):
 
     def __init__(self, url: str) -> None:
         self._url = parse(url)
+        self.file = Path(str(self._url.database)) if is_sqlite(self._url) else None
         self._engine = reading(self._url)
         self._sqlite = is_sqlite(self._url)
 
@@ -59,16 +64,31 @@ class Reader(Lookups):
         reports = self.reports_of(specimen)
         ids = [report.report_id for report in reports]
         deliveries = self._of(Delivery, "report_id", ids, large=False)
+        gone = {mark.audit_id for report in reports if (mark := erased(report.document))}
         return Trace(
             messages=self._of(Message, "id", {report.message_id for report in reports}, large=False),
             reports=reports,
             decisions=self._of(Decision, "report_id", ids),
             deliveries=deliveries,
             attempts=self._of(Attempt, "delivery_id", [delivery.id for delivery in deliveries]),
+            erased={audit.id: audit.at for audit in self._of(Audit, "id", gone)},
         )
 
+    def rows(self, kind: type[R], column: str, values: Iterable[int], *, large: bool = True) -> list[R]:
+        """The rows of a table where a column has one of these numbers, in order of id; ``large``: with their bodies."""
+        return self._of(kind, column, values, large=large)
+
+    def audits(self, subjects: Iterable[str]) -> list[Audit]:
+        """What was done to these subjects, in order of id; looks through the whole audit."""
+        listed = msgspec.json.encode(sorted(subjects)).decode()
+        return self._select(Audit, "WHERE subject IN (SELECT wanted.value FROM {list}) ORDER BY id", listed)
+
+    def head(self) -> Link:
+        """The end of the ledger."""
+        return next((Link(*row) for row in self._read("SELECT sequence, hash FROM ledger ORDER BY sequence DESC LIMIT 1")), START)
+
     @contextmanager
-    def snapshot(self) -> Iterator[Connection]:
+    def snapshot(self) -> Generator[Connection, None, None]:
         """A connection that sees one state of the store; to be kept for a moment only."""
         try:
             with self._engine.connect() as connection:
@@ -76,11 +96,45 @@ class Reader(Lookups):
         except Exception as error:
             raise explain(error, self._url) from None
 
-    def stream(self, statement: str, *parameters: Any) -> Iterator[Any]:
+    @contextmanager
+    def still(self) -> Generator["Reader", None, None]:
+        """A reader of which all statements see the same state of the store; to be kept for a moment only."""
+        with self.snapshot() as snapshot:
+            yield _Still(self, snapshot)
+
+    def stream(self, statement: str, *parameters: Any) -> Generator[Any, None, None]:
         """The rows that a statement finds, fetched a few at a time since they may be large."""
         options = {"stream_results": True, "max_row_buffer": 20}
-        with self.snapshot() as snapshot:
-            yield from snapshot.exec_driver_sql(spoken(statement, self._sqlite), parameters, execution_options=options)
+        spelled = spoken(statement, self._sqlite)
+        with self.snapshot() as snapshot, snapshot.exec_driver_sql(spelled, parameters, execution_options=options) as found:
+            yield from found
+
+    def page(self, statement: str, size: int, *parameters: Any) -> list[Any]:
+        """The first of the rows that a statement finds: all, or as many as have ``size`` bytes in their last columns."""
+        rows = []
+        with closing(self.stream(statement, *parameters)) as found:
+            for row in found:
+                rows.append(row)
+                size -= len(row[-1]) if isinstance(row[-1], bytes | str) else 0
+                if size < 0:
+                    break
+        return rows
 
     def _read(self, statement: str, *parameters: Any) -> Sequence[Any]:
         return list(self.stream(statement, *parameters))
+
+
+class _Still(Reader):
+    """A reader in one transaction."""
+
+    def __init__(self, reader: Reader, connection: Connection) -> None:
+        self.__dict__.update(reader.__dict__)
+        self._connection = connection
+
+    @contextmanager
+    def snapshot(self) -> Generator[Connection, None, None]:
+        """The one connection."""
+        try:
+            yield self._connection
+        except Exception as error:
+            raise explain(error, self._url) from None

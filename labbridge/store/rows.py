@@ -95,7 +95,7 @@ class Attempt(Row, frozen=True):
     delivery_id: int
     at: int
     outcome: str
-    reply: bytes
+    reply: bytes = b""
 
 
 class Revision(Row, frozen=True):
@@ -153,3 +153,4 @@ class Trace(msgspec.Struct, frozen=True):
     decisions: list[Decision]
     deliveries: list[Delivery]
     attempts: list[Attempt]
+    erased: dict[int, int] = {}  # when retention deleted, by the id of its audit row

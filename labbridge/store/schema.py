@@ -47,23 +47,28 @@ def insert(row: type[Row]) -> str:
 
 
 class Fact:
-    """A table of facts: its number in the ledger, and the columns that the ledger covers, in order."""
+    """A table of facts: its number in the ledger, and the columns that the ledger covers, in order.
 
-    def __init__(self, code: int, row: type[Row], *outside: str) -> None:
+    ``body`` tells whether the last column is covered through its SHA-256, so that retention may delete it.
+    """
+
+    def __init__(self, code: int, row: type[Row], *outside: str, body: bool = False) -> None:
         self.code = code
         self.name = row.table
         self.table = _table(row)
         self.insert = insert(row)
-        self.columns = [name for name in columns(row) if name not in outside]
+        self.body = body
+        *names, last = columns(row)
+        self.columns = [name for name in (*names, *(() if body else (last,))) if name not in outside]
         self.covered = itemgetter(*(list(columns(row)).index(name) for name in self.columns))
 
 
 # The ledger's format: codes and columns stay as they are for ever.
 MESSAGE = Fact(1, Message, "state", "body")
-REPORT = Fact(2, Earlier, "state")
-DECISION = Fact(3, Decision)
-DELIVERY = Fact(4, Delivery, "state")
-ATTEMPT = Fact(5, Attempt)
+REPORT = Fact(2, Earlier, "state", body=True)
+DECISION = Fact(3, Decision, body=True)
+DELIVERY = Fact(4, Delivery, "state", body=True)
+ATTEMPT = Fact(5, Attempt, body=True)
 REVISION = Fact(6, Revision)
 AUDIT = Fact(7, Audit)
 FACTS = (MESSAGE, REPORT, DECISION, DELIVERY, ATTEMPT, REVISION, AUDIT)

@@ -4,12 +4,12 @@ Rows wait in memory and are written with one statement per table; ids are given 
 (when the group it was committed with fails), so it keeps nothing from a run but what it returns.
 """
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
 from .ledger import WRITER, Link, follow, leaf
-from .lookups import Lookups, spoken, storable
+from .lookups import Lookups, R, spoken, storable
 from .rows import Entry, Spooled
 from .schema import ATTEMPT, AUDIT, DECISION, DELIVERY, FACTS, MESSAGE, REPORT, REVISION, Fact, insert
 
@@ -18,6 +18,7 @@ Columns = tuple[Any, ...]
 _MESSAGE_STATE = "UPDATE message SET state = ? WHERE id = ?"
 _REPORT_STATE = "UPDATE report SET state = ? WHERE id = ?"
 _DELIVERY_STATE = "UPDATE delivery SET state = ? WHERE id = ?"
+_TAKE_OUT = "DELETE FROM {} WHERE id = ?"
 _CLEAR = "DELETE FROM spool WHERE session = ?"
 _SPOOL, _LEDGER = insert(Spooled), insert(Entry)
 _ORDER = (*(fact.insert for fact in FACTS), _MESSAGE_STATE, _REPORT_STATE, _DELIVERY_STATE, _CLEAR, _SPOOL, _LEDGER)
@@ -134,6 +135,23 @@ class Transaction(Lookups):
         """Forget the parts of a transmission."""
         self._pending[_SPOOL] = [row for row in self._pending[_SPOOL] if row[1] != session]
         self._pending[_CLEAR].append((session,))
+
+    # Retention
+
+    def rows_of(self, statement: str, *parameters: Any) -> list[Columns]:
+        """What a statement finds, what was appended here included."""
+        return self._read(statement, *parameters)
+
+    def found(self, row: type[R], column: str, values: Iterable[int]) -> list[R]:
+        """The rows of a table where a column has one of these numbers, in order of id."""
+        return self._of(row, column, values)
+
+    def put_again(self, fact: Fact, rows: Sequence[Columns]) -> None:
+        """Take rows out and put them back with other bodies."""
+        self.flush()
+        if rows:
+            self._run(self._cursor.executemany, _TAKE_OUT.format(fact.name), [row[:1] for row in rows])
+            self._run(self._cursor.executemany, fact.insert, rows)
 
     # Writing it down
 

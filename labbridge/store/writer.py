@@ -25,7 +25,7 @@ import msgspec
 from sqlalchemy import Engine
 
 from .engine import StoreError, StoreLocked, StoreUnavailable, display, explain, is_sqlite, parse, writing
-from .ledger import START, Link
+from .ledger import START, Link, last_link
 from .lock import open_file, take_advisory, take_file
 from .migrations import migrate
 from .schema import FACTS
@@ -46,7 +46,6 @@ _RETRY_SECONDS = (0.0, 1.0, 2.0, 5.0)
 _LOST: dict[StateName, type[StoreError]] = {"locked": StoreLocked, "unusable": StoreError}
 
 _NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM {}"
-_LAST_LINK = "SELECT sequence, hash FROM ledger ORDER BY sequence DESC LIMIT 1"
 
 _log = logging.getLogger(__name__)
 
@@ -77,7 +76,7 @@ class _Session:
             migrate(self._connection)
             numbered = (*(fact.name for fact in FACTS), "spool")
             self._ids = {name: count(self._first(_NEXT_ID.format(name))[0]) for name in numbered}
-            self._link = Link(*(self._first(_LAST_LINK) or START))
+            self.link = last_link(self._first)
             self._connection.rollback()
         except BaseException:
             self.close()
@@ -103,13 +102,13 @@ class _Session:
         """Begin a transaction with the right to write."""
         if self._sqlite:  # the other driver begins by itself
             self._cursor.execute("BEGIN IMMEDIATE")
-        return Transaction(self._cursor, self._sqlite, self._ids, self._link, at)
+        return Transaction(self._cursor, self._sqlite, self._ids, self.link, at)
 
     def commit(self, transaction: Transaction) -> None:
         """Make what the transaction wrote durable; only then does the ledger's end move."""
         link = transaction.finish()
         self._raw.commit()
-        self._link = link
+        self.link = link
         self._used = time.monotonic()
 
     def roll_back(self) -> bool:
@@ -154,12 +153,18 @@ class Store:
         self._waiting: deque[_Job] = deque()
         self._closing = False
         self._was_ready = False
+        self._head = START
         self._thread = threading.Thread(target=self._work, name="store", daemon=True)
 
     @property
     def state(self) -> StoreState:
         """Whether jobs can be committed now."""
         return self._state
+
+    @property
+    def head(self) -> Link:
+        """The end of the ledger as it was last committed; before the store was ever open, its beginning."""
+        return self._head
 
     def open(self) -> None:
         """Open the store, making or migrating it as needed, and start to write.
@@ -249,6 +254,7 @@ class Store:
                 if full or group[-1].alone:
                     break
             session.commit(transaction)
+            self._head = session.link
         except Exception as error:
             return self._failed(session, group, explain(error, self._url))
         return [(job.done, result) for job, result in zip(group, results, strict=True)]
@@ -279,7 +285,7 @@ class Store:
             session = self._session = _Session(self._engine, self.name)
         except Exception as error:
             raise explain(error, self._url) from None
-        self._was_ready = True
+        self._was_ready, self._head = True, session.link
         self._set_state("ready")
         return session
 
