@@ -3,7 +3,7 @@
     bench.py [--seconds S] [--connections N ...] [--only w1 w2 floors] [--folder DIR] [--json]
 
 For each number of connections, W1 and W2 (workloads.py) go through a daemon of their own with a fresh database to a
-hospital (sink.py); then W1 goes to the two floors (floors.py). Messages per second: of labbridge, what the hospital has
+hospital (sink.py); then each goes to its floors (floors.py). Messages per second: of labbridge, what the hospital has
 acknowledged, from the first byte sent until the last message reached it, so emptying the queue counts; of a floor, what
 was acknowledged. p50 and p99 are of the acknowledgement to the analyzer; CPU is the process's own, user and system, per
 message; memory is its peak resident set (VmHWM). The generator, the hospital and labbridge share the machine: compare
@@ -35,7 +35,11 @@ from workloads import RESULTS
 
 HERE = Path(__file__).parent
 ADDRESSES = {"w1": "127.0.0.1:15001", "w2": "127.0.0.1:15002", "his": "127.0.0.1:16661"}  # in bench.toml
-FLOORS = {"bare": "bare Twisted, stores nothing", "sqlite": "SQLite group commit, raw message"}
+FLOORS = {
+    "bare": "bare Twisted, stores nothing",
+    "sqlite": "SQLite group commit, raw message",
+    "frames": "bare Twisted, W2's frames",
+}
 NAMES = {"w1": "W1 labbridge (HL7, MLLP)", "w2": "W2 labbridge (ASTM, LIS01)"} | FLOORS
 START_S, STALL_S, STOP_S = 30.0, 15.0, 15.0
 PORTS = range(32_000, 32_768)
@@ -153,13 +157,14 @@ def labbridge(workload: str, connections: int, seconds: float, warmup: float, fo
 
 
 def floor(kind: str, connections: int, seconds: float, warmup: float, folder: Path) -> Measured:
-    """W1 to one of the floors."""
+    """W1, or W2 in frames, to one of the floors."""
+    workload = "w2" if kind == "frames" else "w1"
     command = (sys.executable, HERE / "floors.py", kind, folder / "floor.db")
     with Child(*command, log=folder / "floor.log") as child:
         port = child.line()["port"]
-        warm = load("w1", port, connections, warmup, folder)
+        warm = load(workload, port, connections, warmup, folder)
         cpu = child.cpu_s()
-        run = load("w1", port, connections, seconds, folder, warm["next"])
+        run = load(workload, port, connections, seconds, folder, warm["next"])
         result = measured(kind, connections, run, run["messages"], run["ended"], child, cpu)
         result.problems = refusals(warm, run)
         return result
@@ -234,14 +239,14 @@ def measurements(args: argparse.Namespace) -> Iterator[Measured]:
 
 
 def table(rows: list[Measured]) -> str:
-    """The table, with the ratios of each workload to both floors at the same connections."""
+    """The table, with the ratios of each workload to its bare floor and to SQLite's at the same connections."""
     rates = {(row.what, row.connections): row.per_second for row in rows}
     lines = [f"{'':34}connections  messages/s   p50 ms   p99 ms   CPU us      MB   of bare  of SQLite"]
     for row in sorted(rows, key=lambda row: list(NAMES).index(row.what)):
         line = f"{NAMES[row.what]:34}{row.connections:11}{row.per_second:12,.0f}{row.p50_ms:9.2f}{row.p99_ms:9.2f}"
         line += f"{row.cpu_us:9.0f}{row.memory_mb:8.0f}"
         for kind, width in (("bare", 10), ("sqlite", 11)):
-            rate = rates.get((kind, row.connections), 0.0)
+            rate = rates.get(("frames" if kind == "bare" and row.what == "w2" else kind, row.connections), 0.0)
             line += f"{row.per_second / rate:{width}.3f}" if rate and row.what not in FLOORS else ""
         lines.append(line + ("  *** WRONG" if row.problems else ""))
     return "\n".join(lines)

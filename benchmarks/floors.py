@@ -1,9 +1,10 @@
-"""The two floors beneath labbridge, each the least that could be done on the same link library and database.
+"""The floors beneath labbridge, each the least that could be done on the same link library and database.
 
     floors.py bare             a Twisted MLLP acknowledger that stores nothing
+    floors.py frames           a Twisted LIS01 receiver that acknowledges every frame and stores nothing
     floors.py sqlite FILE      the same, and each message is committed to SQLite before its acknowledgement leaves
 
-The second commits in groups: a batch is whatever arrived while the last one was committing (WAL, synchronous=FULL, one
+The last commits in groups: a batch is whatever arrived while the last one was committing (WAL, synchronous=FULL, one
 writer thread). Listens on a free port of the loopback and prints ``{"port": ...}``; at SIGTERM ``{"messages": ...}``.
 """
 
@@ -18,6 +19,7 @@ from typing import Any, ClassVar
 from twisted.internet import protocol, reactor
 
 START, END = b"\x0b", b"\x1c\r"
+ENQ, ACK = b"\x05", b"\x06"
 ANSWER = START + b"MSH|^~\\&|FLOOR|LAB|||20250107093015||ACK^R01|%s|P|2.3.1\rMSA|AA|%s\r" + END
 
 
@@ -60,6 +62,16 @@ class Stored(Bare):
         self.waiting.put((self, message))
 
 
+class Frames(Bare):
+    """Acknowledges ENQ and each frame, unread, once its line feed is there."""
+
+    def data(self, data: bytes) -> None:
+        """Takes bytes; the sender waits for each answer."""
+        Bare.messages += data.count(ENQ)
+        if data.endswith((ENQ, b"\n")):
+            self.twisted.transport.writeSomeData(ACK)
+
+
 def write(file: str) -> None:
     """The writer thread: takes all that waits, commits it, has it acknowledged."""
     base = sqlite3.connect(file, isolation_level=None)
@@ -86,7 +98,7 @@ def settle(batch: list[tuple[Stored, bytes]]) -> None:
 
 def main() -> None:
     """Runs the floor that the command line names until SIGTERM."""
-    link = Bare if sys.argv[1] == "bare" else Stored
+    link = {"bare": Bare, "frames": Frames, "sqlite": Stored}[sys.argv[1]]
     factory = protocol.Factory()
     factory.noisy = False
     factory.buildProtocol = lambda _: link().twisted

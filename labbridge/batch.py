@@ -147,8 +147,8 @@ class Batch:
         elif isinstance(event, Left):
             self.tx.clear_spool(_filed(item.desk.analyzer, event.file))
         elif isinstance(event, Stray):
-            state = "settled" if event.settled else "open"
-            self._journal(item, "stray", [Reason("stray", {"bytes": str(event.count)})], state=state)
+            kind, state = ("resent", "") if event.resent else ("stray", "open")
+            self._journal(item, kind, [Reason(kind, {"bytes": str(event.count)})], state=state)
 
     def _unreadable(self, item: Item, error: RemoteProtocolError) -> None:
         self._journal(item, "unreadable", [error.reason], state="open")

@@ -91,14 +91,15 @@ def _own_ports() -> Iterator[int]:
     raise AssertionError("no port is free")
 
 
-_ports = _own_ports()
+_ports: dict[int, Iterator[int]] = {}  # by process: a forked one takes a slice of its own
 
 
 def free_ports(count: int) -> list[int]:
     """Ports that nobody has now, none given twice: a hospital that is down for a while must find its port again."""
     found: list[int] = []
+    ports = _ports.setdefault(os.getpid(), _own_ports())
     while len(found) < count:
-        port = next(_ports)
+        port = next(ports)
         with socket.socket() as one, contextlib.suppress(OSError):
             one.bind(("127.0.0.1", port))
             found.append(port)

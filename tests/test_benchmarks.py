@@ -31,15 +31,15 @@ def running(*command: str | Path) -> Iterator[tuple[int, "subprocess.Popen[str]"
             process.terminate()
 
 
-def load(port: int) -> Any:
-    command = [sys.executable, str(BENCHMARKS / "load.py"), "w1", str(port), "--connections", "4", "--seconds", "1"]
+def load(port: int, workload: str = "w1") -> Any:
+    command = [sys.executable, str(BENCHMARKS / "load.py"), workload, str(port), "--connections", "4", "--seconds", "1"]
     return json.loads(subprocess.run(command, check=True, capture_output=True, timeout=200).stdout)
 
 
-@pytest.mark.parametrize("floor", ["bare", "sqlite"])
+@pytest.mark.parametrize("floor", ["bare", "sqlite", "frames"])
 def test_the_generator_counts_what_a_floor_acknowledged(floor: str, tmp_path: Path) -> None:
     with running(BENCHMARKS / "floors.py", floor, tmp_path / "floor.db") as (port, process):
-        run = load(port)
+        run = load(port, "w2" if floor == "frames" else "w1")
         process.terminate()
         counted = json.loads(process.communicate(timeout=200)[0])["messages"]
     assert run["messages"] == run["next"] == counted > 0

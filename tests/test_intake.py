@@ -663,9 +663,9 @@ def test_bytes_outside_any_message_are_journaled(road: Road) -> None:
 
 
 def test_refused_frames_that_came_right_are_journaled_for_nobody(road: Road) -> None:
-    road.event(road.link("astm"), Stray(b"1H|", 3, settled=True))
+    road.event(road.link("astm"), Stray(b"1H|", 3, resent=True))
     road.turn()
-    assert road.kinds() == [("stray", "settled", b"1H|")]
+    assert road.kinds() == [("resent", "", b"1H|")]
 
 
 @given(st.binary(max_size=40), st.sampled_from(["hl7", "astm"]))

@@ -25,7 +25,7 @@ class Message(Row, frozen=True):
     direction: str  # in, out
     analyzer: str
     link: str
-    kind: str  # stored, unreadable, incomplete, oversize, duplicate, stray ...
+    kind: str  # stored, unreadable, incomplete, oversize, duplicate, stray, resent ...
     control_id: str
     digest: bytes  # SHA-256 of the body, which the ledger covers only through it
     size: int

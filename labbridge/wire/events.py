@@ -88,12 +88,12 @@ class Abandoned(msgspec.Struct, frozen=True, gc=False):
 class Stray(msgspec.Struct, frozen=True, gc=False):
     """Bytes that belong to no message: the first 4 KiB of a connection's, and how many there were.
 
-    ``settled``: they were refused, and what they should have been came right afterwards.
+    ``resent``: they were refused, and what they should have been came right afterwards.
     """
 
     data: bytes
     count: int
-    settled: bool = False
+    resent: bool = False
 
 
 class Note(msgspec.Struct, frozen=True, gc=False):

@@ -51,10 +51,10 @@ class Kept:
         other.head.clear()
         other.count = 0
 
-    def report(self, events: list[Event], *, settled: bool = False) -> None:
+    def report(self, events: list[Event], *, resent: bool = False) -> None:
         """Say what there was."""
         if self.count:
-            events.append(Stray(bytes(self.head), self.count, settled))
+            events.append(Stray(bytes(self.head), self.count, resent))
 
 
 class Strays:

@@ -153,7 +153,7 @@ class FrameStrays(Strays):
         """Say what there was, at the connection's end; what is not known to have come right did not."""
         self.end(well=False)
         super().report(events)
-        self._righted.report(events, settled=True)
+        self._righted.report(events, resent=True)
 
 
 class FrameReader:

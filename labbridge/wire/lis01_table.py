@@ -30,7 +30,7 @@ without a trace, while the other possible cause (a frame damaged so that its che
 well) leaves both contents for a person to see. Any other number is refused: a frame is missing. With ``numbered`` off
 any number is a new frame, unless number and content are the last ones.
 
-A frame that was refused is a Stray when the connection ends: settled if it came right before its transmission ended, and
+A frame that was refused is a Stray when the connection ends: resent if it came right before its transmission ended, and
 no message of that broke off; else for a person to see.
 
 A message above ``max_message`` comes up as Oversize; its frame is refused, and so are all others of the session. A

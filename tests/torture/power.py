@@ -19,7 +19,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from labbridge.store import Reader, Store, verify
-from tests.support import WORKERS, Hospital, Laboratory, wait_until
+from tests.support import Hospital, Laboratory, wait_until
 from tests.torture import load, promises
 from tests.torture.disk import Image, boundaries
 from tests.torture.load import Recording
@@ -143,9 +143,8 @@ _shared: list[Cuts] = []  # a forked worker's, so that the trace is not sent to 
 
 
 def _begin(cuts: Cuts) -> None:
-    """What a worker begins with: the trace, and ports of its own for its daemons."""
+    """What a worker begins with: the trace."""
     _shared.append(cuts)
-    os.environ["PYTEST_XDIST_WORKER"] = f"gw{os.getpid() % WORKERS}"
 
 
 def _check(indices: list[int]) -> list[tuple[int, list[str], bool]]:

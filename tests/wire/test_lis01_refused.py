@@ -1,4 +1,4 @@
-"""Frames that were refused: settled by themselves when they came right, else for a person to see."""
+"""Frames that were refused: resent when they came right, else for a person to see."""
 
 import pytest
 
@@ -38,7 +38,7 @@ REFUSED = {
 
 @every_size
 @pytest.mark.parametrize("refused", REFUSED, ids=str)
-def test_a_frame_that_was_refused_and_came_right_is_settled(refused: str, size: int) -> None:
+def test_a_frame_that_was_refused_and_came_right_is_resent(refused: str, size: int) -> None:
     """Its bytes are told of, with nothing for a person to do."""
     texts = (HEADER, *[PATIENT] * 4, LAST)
     frames = [frame(number, text) for number, text in enumerate(texts, 1)]
@@ -46,7 +46,7 @@ def test_a_frame_that_was_refused_and_came_right_is_settled(refused: str, size: 
     link = host()
     assert len(payloads(play(link, whole, size))) == 1
     [stray] = [event for event in link.closed(1.0) if isinstance(event, Stray)]
-    assert stray == Stray(REFUSED[refused], len(REFUSED[refused]), settled=True)
+    assert stray == Stray(REFUSED[refused], len(REFUSED[refused]), resent=True)
 
 
 @every_size
@@ -79,7 +79,7 @@ def test_what_was_refused_does_not_hide_what_belongs_nowhere(size: int) -> None:
     lost, right = damaged(1, HEADER), ENQ + damaged(1, MESSAGE) + frame(1, MESSAGE) + EOT
     told = strays(host(), right + b"GET /" + right + ENQ + lost + EOT, size)
     twice = damaged(1, MESSAGE) * 2
-    assert told == [Stray(b"GET /" + lost, 5 + len(lost)), Stray(twice, len(twice), settled=True)]
+    assert told == [Stray(b"GET /" + lost, 5 + len(lost)), Stray(twice, len(twice), resent=True)]
 
 
 @every_size
@@ -88,7 +88,7 @@ def test_what_was_refused_is_kept_in_part(size: int) -> None:
     text = HEADER + b"M|1|" + b"A" * 3000 + b"\r" + LAST
     bad = damaged(1, text)
     [stray] = strays(host(), ENQ + bad * 2 + frame(1, text) + EOT, size)
-    assert stray == Stray((bad * 2)[:4096], 2 * len(bad), settled=True)
+    assert stray == Stray((bad * 2)[:4096], 2 * len(bad), resent=True)
 
 
 def test_a_refused_frame_of_a_message_that_is_not_stored_is_for_a_person() -> None:
