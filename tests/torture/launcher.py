@@ -47,7 +47,7 @@ def ledger_in_a_second_commit() -> None:
         transaction.flush()
         self._raw.commit()
         self._cursor.execute("BEGIN IMMEDIATE")
-        self._link = transaction.finish()
+        self.link = transaction.finish()
         self._raw.commit()
 
     writer._Session.commit = commit

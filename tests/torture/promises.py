@@ -168,7 +168,7 @@ class _Judge:
             follows = ledger.follow(link, writer, at, facts)
             if (sequence, previous, digest) != (follows.sequence, link.hash, follows.hash):
                 yield f"ledger: entry {sequence} does not follow"
-            link = ledger.Link(sequence, digest)
+            link = follows._replace(sequence=sequence, hash=digest)
             listed |= {facts[start : start + 41] for start in range(0, len(facts), 41)}
         found = {ledger.leaf(fact, row) for fact in FACTS for row in self.rows[fact.name]}
         if found != listed:
