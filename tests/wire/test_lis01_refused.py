@@ -63,14 +63,14 @@ def test_a_frame_that_was_refused_and_came_right_is_resent(refused: str, size: i
 )
 def test_what_was_refused_and_never_came_right_is_for_a_person(stream: bytes, size: int) -> None:
     [stray] = strays(host(), stream, size)
-    assert not stray.settled
+    assert not stray.resent
 
 
 @every_size
-def test_a_repeat_that_was_damaged_is_settled_when_it_comes_right(size: int) -> None:
+def test_a_repeat_that_was_damaged_is_resent_when_it_comes_right(size: int) -> None:
     """The answer to the last frame was lost, and so was the frame when it was sent again."""
     [stray] = strays(host(), ENQ + frame(1, MESSAGE) + damaged(1, MESSAGE) + frame(1, MESSAGE) + EOT, size)
-    assert stray.settled
+    assert stray.resent
 
 
 @every_size
@@ -95,4 +95,4 @@ def test_a_refused_frame_of_a_message_that_is_not_stored_is_for_a_person() -> No
     """It came right, but the connection ended before its message was durable."""
     link = host()
     link.receive(ENQ + damaged(1, MESSAGE) + frame(1, MESSAGE), 0.0)
-    assert [event.settled for event in link.closed(1.0) if isinstance(event, Stray)] == [False]
+    assert [event.resent for event in link.closed(1.0) if isinstance(event, Stray)] == [False]
