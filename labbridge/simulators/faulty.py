@@ -161,6 +161,12 @@ class _FaultyLink(ABC):
                 self._owed += [now] * (owed if last else 0)
         return events
 
+    def _owe_nothing(self) -> None:
+        """The answer is there before the last bytes have left: these tell the peer nothing new."""
+        if self._held:
+            at, rest, _ = self._held.pop()
+            self._held.append((at, rest, False))
+
     def _answered(self, since: float, now: float, lost: bool = False) -> None:
         """Measures an answer, or that there was none until the connection was lost."""
         if not lost:
@@ -201,9 +207,8 @@ class FaultyMllp(_FaultyLink):
     def _heard(self, event: Event, now: float) -> list[Event]:
         if isinstance(event, Received) and self._owed:
             self._answered(self._owed.popleft(), now)
-        elif isinstance(event, Received) and self._held:  # what is still to leave told the peer nothing new
-            at, rest, _ = self._held.pop()
-            self._held.append((at, rest, False))
+        elif isinstance(event, Received):
+            self._owe_nothing()
         return [event]
 
 
@@ -261,6 +266,8 @@ class FaultyLis01(_FaultyLink):
             data = data[1:]
             self._since = self._since if self._held else now
             self._held.append((now + self.faults.seconds(REPEAT_S), Write(self._last), True))
+        elif data[:1] in (_ACK, _NAK):
+            self._owe_nothing()
         events: list[Event] = []
         if self._rivals and _ENQ in data:
             events = self._begin(self._rivals.pop(), now)  # it bids before it has heard the host's bid

@@ -283,6 +283,21 @@ def test_the_time_of_the_answer_is_measured_and_a_missing_one_counted(make: Any)
     assert pair.sender.missed == 1
 
 
+@pytest.mark.parametrize("short_of", [1, 2])
+def test_an_acknowledgement_before_the_line_end_is_no_missing_one(short_of: int) -> None:
+    """A host that takes a frame without its CR LF for whole has answered before these leave, and nothing answers EOT."""
+    sender = FaultyLis01(lambda: Lis01Link(Lis01Settings(role="instrument")), Faults({"stall": 1.0}))
+    sender.faults.dice.randrange = lambda low, high=0: high - short_of if high else low - 1  # the last frame, its end
+    sender.faults.dice.uniform = lambda low, high: high / 2
+    sender.arm("stall")
+    pair = Pair(sender, Lis01Link(Lis01Settings(role="host")))
+    pair.send(1, ASTM)
+    pair.run(60)
+    assert (pair.got(), pair.said) == ([ASTM], [Sent(1)])
+    sender.closed(pair.now)
+    assert sender.missed == 0
+
+
 # -- over MLLP, on a fake clock ------------------------------------------------------------------------------------------
 
 
