@@ -148,7 +148,8 @@ class Batch:
             self.tx.clear_spool(_filed(item.desk.analyzer, event.file))
         elif isinstance(event, Stray):
             kind, state = ("resent", "") if event.resent else ("stray", "open")
-            self._journal(item, kind, [Reason(kind, {"bytes": str(event.count)})], state=state)
+            reason = Reason("resent" if event.resent else "stray", {"bytes": str(event.count)})
+            self._journal(item, kind, [reason], state=state)
 
     def _unreadable(self, item: Item, error: RemoteProtocolError) -> None:
         self._journal(item, "unreadable", [error.reason], state="open")

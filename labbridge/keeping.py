@@ -11,7 +11,7 @@ from typing import Any
 import structlog
 
 from labbridge.store import Store, Transaction
-from labbridge.store.retention import Step, provable_since, step
+from labbridge.store.retention import Step, last_old, step
 from labbridge.store.rows import Entry
 
 log = structlog.get_logger()
@@ -32,7 +32,7 @@ class Keeper:
         self.stopping = False
         self._after = 0  # the last message that was looked at
         self._began = 0.0
-        self._since: int | None = None
+        self._old: int | None = None
         self._bodies = 0
 
     def start(self) -> None:
@@ -51,10 +51,10 @@ class Keeper:
     def _job(self, tx: Transaction) -> tuple[Step, float]:
         """One step, with how long it took; on the writer's thread."""
         began = time.monotonic()
-        if self._since is None:
-            self._since = provable_since(lambda sequence: _entry(tx, sequence), self.store.head.sequence)
+        if self._old is None:
+            self._old = last_old(lambda sequence: _entry(tx, sequence), self.store.head.sequence)
         cutoff = int((self.clock() - (self.keep or 0.0)) * 1_000_000)
-        return step(tx, self._after, cutoff, self._since), time.monotonic() - began
+        return step(tx, self._after, cutoff, self._old), time.monotonic() - began
 
     def _done(self, outcome: tuple[Step, float]) -> None:
         done, seconds = outcome

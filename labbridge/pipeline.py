@@ -22,6 +22,7 @@ from labbridge.routing import Route, destinations
 from labbridge.verification import Known, Verifier
 
 NO_SPECIMEN = Reason("no-specimen")
+PAST = 200  # so many earlier reports of one specimen are looked at one by one
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
@@ -126,36 +127,74 @@ class Outcome(msgspec.Struct, frozen=True):
     outgoing: tuple[Outgoing, ...] = ()
 
 
+def _identity(patient: Patient) -> tuple[str, ...]:
+    return patient.id, patient.family, patient.given, patient.birth, patient.sex
+
+
+class _Specimen:
+    """What is known of one specimen, summed up as it grows: a message may hold thousands of reports on it."""
+
+    def __init__(self, past: Iterable[Past]) -> None:
+        self.past: list[Past] = []
+        self.released: dict[str, Known] = {}
+        self.named: tuple[set[str], ...] = tuple(set() for _ in _identity(Patient()))  # the patients of what still counts
+        for one in past:
+            self.add(one)
+
+    def add(self, past: Past) -> None:
+        self.past.append(past)
+        counts = False
+        for one in past.decided:
+            action = one.verdict.action
+            counts |= action in ("release", "hold")
+            if action == "release":
+                before = self.released.get(one.test)
+                final = one.status != "P" or (before is not None and before.final)
+                if before is None or (one.measured_at or 0) >= (before.measured_at or 0):
+                    self.released[one.test] = Known(one.value, one.measured_at, final)
+                elif final != before.final:
+                    self.released[one.test] = msgspec.structs.replace(before, final=final)
+        if counts:
+            for seen, said in zip(self.named, _identity(past.report.patient), strict=True):
+                if said:
+                    seen.add(said)
+
+
 class Context:
     """What is known of the specimens of a batch; grows as the batch is decided."""
 
     def __init__(self, past: Mapping[str, Sequence[Past]] | None = None) -> None:
-        self._past: dict[str, list[Past]] = {key: list(value) for key, value in (past or {}).items()}
+        self._known: dict[str, _Specimen] = {key: _Specimen(value) for key, value in (past or {}).items()}
 
     def past(self, key: str) -> Sequence[Past]:
-        """The earlier reports under one identity, the newest last."""
-        return self._past.get(key, ())
+        """The earlier reports under one identity, the newest last, as many as the store tells."""
+        return self._known[key].past[-PAST:] if key in self._known else ()
 
     def add(self, key: str, past: Past) -> None:
         """Puts one more report after the earlier ones."""
-        self._past.setdefault(key, []).append(past)
+        if key in self._known:
+            self._known[key].add(past)
+        else:
+            self._known[key] = _Specimen((past,))
 
     def forget(self, reports: Sequence[Report]) -> None:
         """Takes reports out again: their message could not be decided whole."""
         gone = set(map(id, reports))
-        self._past = {key: [one for one in past if id(one.report) not in gone] for key, past in self._past.items()}
+        for key, known in self._known.items():
+            kept = [one for one in known.past if id(one.report) not in gone]
+            if len(kept) < len(known.past):
+                self._known[key] = _Specimen(kept)
 
-    def released(self, key: str) -> dict[str, Known]:
+    def released(self, key: str) -> Mapping[str, Known]:
         """The specimen's tests that were released: per test, the value that was measured last."""
-        known: dict[str, Known] = {}
-        if key not in self._past:
-            return known
-        released = [one for past in self.past(key) for one in past.decided if one.verdict.action == "release"]
-        for one in sorted(released, key=lambda one: one.measured_at or 0):
-            before = known.get(one.test)
-            final = one.status != "P" or (before is not None and before.final)
-            known[one.test] = Known(one.value, one.measured_at, final)
-        return known
+        return self._known[key].released if key in self._known else {}
+
+    def names_another(self, key: str, patient: Patient) -> bool:
+        """Tells whether an earlier report that still counts names another patient, by id, name, birth or sex."""
+        if key not in self._known:
+            return False
+        both = zip(self._known[key].named, _identity(patient), strict=True)
+        return any(said and seen and seen != {said} for seen, said in both)
 
 
 def read(payload: bytes, rules: AnalyzerRules) -> Reading:
@@ -251,7 +290,7 @@ def verdicts(report: Report, key: str, context: Context, rules: AnalyzerRules, a
     also = _identity_reasons(report, rules)
     if report.role == "unknown":
         also += (Reason("role-unknown"),)
-    if any(_is_another(report.patient, past) for past in context.past(key)):
+    if context.names_another(key, report.patient):
         also += (Reason("patient-changed"),)
     return rules.verifier.judge(report, rules.codes, context.released(key), at, also)
 
@@ -267,13 +306,6 @@ def _identity_reasons(report: Report, rules: AnalyzerRules) -> tuple[Reason, ...
     if pattern is not None and not pattern.search(specimen):
         return (Reason("specimen-pattern", {"pattern": pattern.pattern}),)
     return ()
-
-
-def _is_another(patient: Patient, past: Past) -> bool:
-    """Tells whether an earlier report that still counts names another patient, by id, name, birth or sex."""
-    both = zip(msgspec.structs.astuple(patient)[:5], msgspec.structs.astuple(past.report.patient)[:5], strict=True)
-    differs = any(mine and theirs and mine != theirs for mine, theirs in both)
-    return differs and any(one.verdict.action in ("release", "hold") for one in past.decided)
 
 
 def hold(one: Decided, reason: Reason) -> Decided:
@@ -349,7 +381,8 @@ def _cumulative(
     """The report with all that was released for its specimen and patient before, the last value of each test."""
     all_results, merged, tests = list(report.results), list(results), {one.test for one in results}
     for earlier in reversed(past):
-        if _is_another(report.patient, earlier):
+        both = zip(_identity(report.patient), _identity(earlier.report.patient), strict=True)
+        if any(mine and theirs and mine != theirs for mine, theirs in both):
             continue
         for one in _routed(revision, earlier.analyzer, earlier.decided).get(destination, ()):
             if one.test not in tests:

@@ -115,6 +115,9 @@ def parse(name: str, text: str, file: str = "profile.toml") -> Profile:
         raise ProfileError(file, key, _line(text, key), message) from None
     defaults = DEFAULTS["any"], DEFAULTS[told["profile"]["protocol"]]
     whole = _merged(*(_compiled(each, _WORDS) for each in defaults), told)
+    if whole["value"]["decimal"] == whole["value"]["thousands"]:  # 1.234 would be 1234
+        key = "value.thousands"
+        raise ProfileError(file, key, _line(text, key), "it is the decimal sign too: another one is expected")
     plain = {section: whole.get(section, {}) for section in _SHAPE}
     alarms = {
         code: Alarm(words.get("en", ""), words.get("zh", ""), words.get("do") != "release")

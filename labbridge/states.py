@@ -7,7 +7,7 @@ ordinary history does not explain (a person decided, a delivery was refused, wit
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from itertools import permutations
-from typing import Any
+from typing import Any, NamedTuple
 
 import msgspec
 
@@ -15,8 +15,10 @@ from labbridge import model, pipeline
 from labbridge.model import Decision, Report
 from labbridge.store import Reader
 from labbridge.store.erasure import erased
-from labbridge.store.rows import Attempt, Delivery, Earlier, Message
+from labbridge.store.ledger import HEAD, SIZE
+from labbridge.store.rows import Attempt, Delivery, Earlier, Entry, Message
 from labbridge.store.rows import Decision as Stored
+from labbridge.store.schema import ATTEMPT, AUDIT, DELIVERY, Fact
 
 CHUNK = 200  # what is looked up at once
 DENSE = 1 << 28  # ids are given one after the other; one beyond this was changed
@@ -33,6 +35,15 @@ _PLAIN, _LOOK = 1, 2
 _GONE = frozenset({"released", "rejected", "superseded", "kept"})
 
 
+class _Told(NamedTuple):
+    """What a fact says of a delivery."""
+
+    fact: Fact
+    id: int
+    at: int
+    what: str  # how an attempt ended, "=" and the state that a person gave it, or "joined"
+
+
 class States:
     """One verification of the states; see ``labbridge.store.proving.States``."""
 
@@ -44,7 +55,7 @@ class States:
         self._reports = _Marks()
         self._first: dict[int, Any] = {}  # reports whose first decision has not come yet
         self._early: dict[int, Any] = {}  # and decisions whose report has not
-        self._audits: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)  # what persons did with a delivery
+        self._audits: defaultdict[int, list[_Told]] = defaultdict(list)  # what persons did with a delivery
 
     def see(self, table: str) -> Callable[[Any], None] | None:
         """Who is shown each row of a table."""
@@ -86,7 +97,7 @@ class States:
             self._early[row.report_id] = row
 
     def _judge(self, report: Any, decision: Any) -> None:
-        right = report.state in states_of(report, [decision.document])
+        right = report.state in states_of(report, [decision.document], old=report.at <= self.old)
         self._reports.add(report.id, _PLAIN if right else _LOOK)
 
     def _delivery(self, row: Any) -> None:
@@ -106,7 +117,7 @@ class States:
             self._messages.add(int(number), _BY_PERSON)
         elif what == "delivery" and number.isdecimal():
             self._deliveries.add(int(number), _TOUCHED)
-            self._audits[int(number)].append((row.at, row.new))
+            self._audits[int(number)].append(_Told(AUDIT, row.id, row.at, f"={row.new}"))
 
     def problems(self, reader: Reader) -> Iterator[str]:
         """Which states do not follow from what was seen.
@@ -121,13 +132,13 @@ class States:
                     yield f"message {number} has a state that does not follow from the facts"
         for numbers in _chunks(self._reports.matching(lambda mark: bool(mark & _LOOK))):
             with reader.still() as still:
-                for number in _wrong_reports(still, numbers):
+                for number in _wrong_reports(still, numbers, self.old):
                     yield f"report {number} has a state that does not follow from its decisions"
         odd = self._deliveries.matching(lambda mark: not mark & _DELIVERED & (mark >> 3) and mark != _QUEUED)
         for numbers in _chunks(odd):
             with reader.still() as still:
                 wrong = _wrong_deliveries(still, numbers, self._audits)
-                for number in wrong and _wrong_deliveries(still, wrong, _audits_of(still, wrong)):
+                for number in wrong and _wrong_deliveries(still, wrong, _audits_of(still, wrong), by_ledger=True):
                     yield f"delivery {number} has a state that does not follow from the facts"
 
     def _wrong_messages(self, still: Reader, numbers: Sequence[int]) -> Iterator[int]:
@@ -175,8 +186,8 @@ def _message_is_right(mark: int) -> bool:
     return opened and bool(mark & (_SETTLED if mark & _BY_PERSON else _OPEN))
 
 
-def states_of(report: Any, decisions: Sequence[bytes]) -> frozenset[str]:
-    """The states that a report's row may have after these decisions, oldest first."""
+def states_of(report: Any, decisions: Sequence[bytes], *, old: bool = False) -> frozenset[str]:
+    """The states that a report's row may have after these decisions, oldest first; ``old``: version 0.1.0 wrote it."""
     if erased(report.document) or any(map(erased, decisions)):
         return _GONE
     if report.role not in ("patient", "unknown"):
@@ -186,53 +197,72 @@ def states_of(report: Any, decisions: Sequence[bytes]) -> frozenset[str]:
     except (msgspec.MsgspecError, ValueError, TypeError):
         return frozenset()
     now = pipeline.standing(decided)
-    if decided and decided[-1].actor != "rules" and all(one.verdict.action == "ignore" for one in now):
-        return frozenset({"released", "rejected", pipeline.state_of(now, said)})  # a person has settled its problems
-    return frozenset({pipeline.state_of(now, said)})
+    states = frozenset({pipeline.state_of(now, said)})
+    if decided and all(one.verdict.action == "ignore" for one in now):
+        if decided[-1].actor != "rules":
+            states |= {"released", "rejected"}  # a person has settled its problems
+        elif old and now:
+            states |= {"released"}  # 0.1.0 held no problems of a report of which nothing was to leave
+    return states
 
 
-def _wrong_reports(still: Reader, numbers: Sequence[int]) -> list[int]:
+def _wrong_reports(still: Reader, numbers: Sequence[int], old: int) -> list[int]:
     decisions: defaultdict[int, list[bytes]] = defaultdict(list)
     for decision in still.rows(Stored, "report_id", numbers):
         decisions[decision.report_id].append(decision.document)
-    reports = still.rows(Earlier, "id", numbers)
-    return [row.report_id for row in reports if row.state not in states_of(row, decisions[row.report_id])]
-
-
-def _wrong_deliveries(still: Reader, numbers: Sequence[int], audits: Mapping[int, Sequence[tuple[int, str]]]) -> list[int]:
-    attempts: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
-    rows = still.rows(Delivery, "id", numbers, large=False)
-    siblings: defaultdict[int, list[Any]] = defaultdict(list)
-    for one in still.rows(Delivery, "report_id", {row.report_id for row in rows}, large=False):
-        siblings[one.report_id].append(one)
-    for attempt in still.rows(Attempt, "delivery_id", numbers, large=False):
-        attempts[attempt.delivery_id].append((attempt.at, attempt.outcome.partition(" ")[0]))
     wrong = []
-    for row in rows:
-        joined = [
-            (other.at, "joined")
-            for other in siblings[row.report_id]
-            if other.id > row.id and other.destination == row.destination and row.due > other.at
-        ]
-        told = [*attempts[row.id], *((at, f"={new}") for at, new in audits.get(row.id, ())), *joined]
-        if row.state not in _outcomes(told):
-            wrong.append(row.id)
+    for row in still.rows(Earlier, "id", numbers):
+        of_old = isinstance(row.at, int) and row.at <= old
+        if row.state not in states_of(row, decisions[row.report_id], old=of_old):
+            wrong.append(row.report_id)
     return wrong
 
 
-def _audits_of(still: Reader, numbers: Sequence[int]) -> dict[int, list[tuple[int, str]]]:
+def _wrong_deliveries(
+    still: Reader, numbers: Sequence[int], audits: Mapping[int, Sequence[_Told]], *, by_ledger: bool = False
+) -> list[int]:
+    rows = still.rows(Delivery, "id", numbers, large=False)
+    told = defaultdict(list, {row.id: list(audits.get(row.id, ())) for row in rows})
+    for attempt in still.rows(Attempt, "delivery_id", numbers, large=False):
+        if isinstance(attempt.at, int) and isinstance(attempt.outcome, str):  # else it was changed, which the ledger tells
+            told[attempt.delivery_id].append(_Told(ATTEMPT, attempt.id, attempt.at, attempt.outcome.partition(" ")[0]))
+    siblings: defaultdict[int, list[Delivery]] = defaultdict(list)
+    for one in still.rows(Delivery, "report_id", {row.report_id for row in rows}, large=False):
+        if isinstance(one.at, int):
+            siblings[one.report_id].append(one)
+    for row in rows:
+        for other in siblings[row.report_id] if isinstance(row.due, int) else ():
+            if other.id > row.id and other.destination == row.destination and row.due > other.at:
+                told[row.id].append(_Told(DELIVERY, other.id, other.at, "joined"))
+    when = _entries(still, [one for of in told.values() for one in of]) if by_ledger else {}
+    return [row.id for row in rows if row.state not in _outcomes((when.get(one, one.at), one.what) for one in told[row.id])]
+
+
+def _entries(still: Reader, told: Sequence[_Told]) -> dict[_Told, int]:
+    """Which entry of the ledger lists each fact: the clock may have gone back, and no time tells what came first."""
+    heads = {HEAD.pack(one.fact.code, one.id): one for one in told}
+    return {
+        heads[head]: entry.sequence
+        for entry in still.rows(Entry, "at", {one.at for one in told})
+        for start in range(0, len(entry.facts) if isinstance(entry.facts, bytes) else 0, SIZE)
+        if (head := entry.facts[start : start + HEAD.size]) in heads
+    }
+
+
+def _audits_of(still: Reader, numbers: Sequence[int]) -> dict[int, list[_Told]]:
     """What persons did with these deliveries; looks through the whole audit."""
-    told: defaultdict[int, list[tuple[int, str]]] = defaultdict(list)
+    told: defaultdict[int, list[_Told]] = defaultdict(list)
     for audit in still.audits(f"delivery {number}" for number in numbers):
-        told[int(audit.subject.rpartition(" ")[2])].append((audit.at, audit.new))
+        if isinstance(audit.at, int):
+            told[int(audit.subject.rpartition(" ")[2])].append(_Told(AUDIT, audit.id, audit.at, f"={audit.new}"))
     return told
 
 
 def _outcomes(told: Iterable[tuple[int, str]]) -> set[str]:
     """The states that a delivery may have after what is told of it: of what was committed together the order is open."""
     by_time: defaultdict[int, list[str]] = defaultdict(list)
-    for at, what in told:
-        by_time[at].append(what)
+    for when, what in told:
+        by_time[when].append(what)
     states = {"queued"}
     for _, events in sorted(by_time.items()):
         orders = permutations(events) if len(events) <= 3 else (events,)

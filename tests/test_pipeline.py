@@ -441,6 +441,59 @@ def test_the_last_measured_of_what_was_released_is_what_is_known() -> None:
     assert context.released("S2") == {}
 
 
+_VERDICTS = st.sampled_from(["release", "hold", "ignore", "superseded"])
+_TOLD = st.tuples(
+    st.tuples(*[st.sampled_from(["", "A", "B"])] * 5),  # id, family, given, birth, sex
+    st.lists(
+        st.tuples(st.sampled_from(["K", "NA"]), _VERDICTS, st.sampled_from("PF"), st.sampled_from([None, 1, 2, 3])), max_size=3
+    ),
+)
+
+
+@given(st.lists(_TOLD, max_size=8), st.tuples(*[st.sampled_from(["", "A", "B"])] * 5), st.sets(st.integers(0, 7)))
+def test_what_is_summed_up_of_a_specimen_is_what_its_reports_say(told: list[Any], asked: tuple[str, ...], gone: set[int]) -> None:
+    """However they came: told with the store's, added one by one, or taken out again."""
+    past = []
+    for patient, results in told:
+        decided = tuple(
+            Decided(index, test, Verdict(action), test, str(index), status=status, measured_at=at)
+            for index, (test, action, status, at) in enumerate(results)
+        )
+        past.append(Past("a-1", NOW, b"", b"", msgspec.structs.replace(report(), patient=Patient(*patient)), decided))
+    context = Context({"S1": past[:2]})
+    for one in past[2:]:
+        context.add("S1", one)
+    context.forget([one.report for index, one in enumerate(past) if index in gone])
+    left = [one for index, one in enumerate(past) if index not in gone]
+
+    assert list(context.past("S1")) == left
+    released = [one for each in left for one in each.decided if one.verdict.action == "release"]
+    for test in {"K", "NA"}:
+        of_test = sorted((one for one in released if one.test == test), key=lambda one: one.measured_at or 0)
+        known = context.released("S1").get(test)
+        if of_test:
+            assert (known.value, known.measured_at) == (of_test[-1].value, of_test[-1].measured_at)
+            assert known.final == any(one.status != "P" for one in of_test)
+        else:
+            assert known is None
+    counting = [one for one in left if {each.verdict.action for each in one.decided} & {"release", "hold"}]
+    names = [
+        (one.report.patient.id, *[getattr(one.report.patient, n) for n in ("family", "given", "birth", "sex")]) for one in counting
+    ]
+    another = any(mine and theirs and mine != theirs for each in names for mine, theirs in zip(asked, each, strict=True))
+    assert context.names_another("S1", Patient(*asked)) == another
+
+
+def test_of_a_specimen_with_thousands_of_reports_the_newest_are_looked_at_and_all_are_counted() -> None:
+    context = Context()
+    for number in range(1, 1001):
+        one = Decided(0, "K", Verdict("release"), f"T{number}", str(number), measured_at=number)
+        context.add("S1", Past("a-1", NOW, b"", b"", report(), (one,)))
+    assert len(context.past("S1")) == pipeline.PAST
+    assert context.past("S1")[-1].decided[0].value == "1000"
+    assert len(context.released("S1")) == 1000
+
+
 # -- what leaves -----------------------------------------------------------------------------------------------------
 
 

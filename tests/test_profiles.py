@@ -102,6 +102,8 @@ def test_an_unknown_key_names_file_key_line_and_what_was_meant() -> None:
         (PLAIN + "[roles]\nqc = [{}]", "roles.qc", 6, "a condition"),
         (PLAIN + "[status]\nF = 1", "status.F", 6, "a text"),
         (PLAIN + '[value]\ndecimal = ";"', "value.decimal", 6, "one of"),
+        (PLAIN + '[value]\nthousands = "."', "value.thousands", 6, "the decimal sign too"),
+        (PLAIN + '[value]\ndecimal = ","\nthousands = ","', "value.thousands", 7, "the decimal sign too"),
         (PLAIN + '[value]\nabsent = "--"', "value.absent", 6, "a list"),
         (PLAIN + '[link]\ncharset = ["UTF-9"]', "link.charset", 6, "'UTF-9' is not known"),
         (PLAIN + '[link]\ntimezone = "Asia/Beijing"', "link.timezone", 6, "not known"),

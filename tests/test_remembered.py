@@ -1,5 +1,8 @@
 """What is remembered changes nothing: whatever came before, a message is read, decided and written as by one who sees it first."""
 
+import gc
+import tracemalloc
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -9,13 +12,15 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labbridge import pipeline, profiles, verification
+from labbridge import mapping, pipeline, profiles, verification
 from labbridge.formats import hl7v2, lis02, oru, reading
 from labbridge.formats.oru import OruForm
+from labbridge.formats.values import clock_for
+from labbridge.mapping.limits import Interval, Limits
 from labbridge.model import Decided, Patient, Reason, Result, Verdict
 from labbridge.verification import Known
 
-from .small_lab import ADULT, NOW, ZONE, analyzer, report, result, tables, verifier
+from .small_lab import ADULT, FILES, NOW, ZONE, analyzer, codes, report, result, tables, verifier
 
 HL7, ASTM = analyzer(), analyzer(profile="generic-astm")
 # Times of results: a usual one, others that have something in common with it or with the rest of a record, bad ones, none.
@@ -83,7 +88,7 @@ def unremembering() -> Iterator[None]:
     """Readers are made anew."""
     with pytest.MonkeyPatch.context() as patch:
         for module in (hl7v2, lis02):
-            patch.setattr(module, "_reader", module._reader.__wrapped__)
+            patch.setattr(module, "_readers", module._readers.__wrapped__)
         yield
 
 
@@ -99,9 +104,8 @@ def test_a_message_is_read_as_if_it_were_the_first(payloads: list[bytes]) -> Non
 def test_a_reader_that_forgets_reads_the_same(room: int, monkeypatch: pytest.MonkeyPatch) -> None:
     """And it keeps no more records than it has room for."""
     monkeypatch.setattr(reading, "_REMEMBERED", room)
-    with unremembering():
-        reader = hl7v2._reader(HL7.profile, hl7v2.er7.DEFAULT, "")
-    monkeypatch.setattr(hl7v2, "_reader", lambda *_: reader)
+    reader = hl7v2._reader(HL7.profile, hl7v2.er7.DEFAULT, "")
+    monkeypatch.setattr(hl7v2, "_readers", lambda _: lambda *_: reader)
     for n in [*range(20), *range(20)]:
         segment = f"OBX|1|NM|K||{n}|mmol/L||N|||F|||202611211010{n:02}"
         (found,) = pipeline.read(f"{HEAD}{segment}\r{segment}\r".encode(), HL7).reports[0].results[:1]
@@ -120,7 +124,7 @@ def test_records_of_many_orders_are_not_all_remembered() -> None:
     for n in [*range(1000), *("x" * 1000 + str(n) for n in range(10))]:
         head = HEAD.replace("OBR|1||", f"OBR|1|{n}|")
         assert pipeline.read(f"{head}{segment}{segment}".encode(), rules).reports[0].results[1].run == str(n)
-    seen = hl7v2._reader(rules.profile, hl7v2.er7.DEFAULT, "").plain.results._seen
+    seen = hl7v2._readers(rules.profile)(hl7v2.er7.DEFAULT, "").plain.results._seen
     assert 1 <= len(seen) <= 256
     assert max(map(len, (text for _, around in seen for text in around))) <= 300
 
@@ -180,6 +184,63 @@ def test_a_report_is_judged_as_if_it_were_the_first(reports: list[Any], auto: bo
             assert sum(len(kind.seen) for kind in judge._kinds.values()) <= int(room)
 
 
+MALE, FEMALE, CHILD = ADULT, msgspec.structs.replace(ADULT, sex="F"), msgspec.structs.replace(ADULT, birth="20261110")
+MAPS = {
+    "plain": "code,analyzer_unit,test,action\nHGB,g/L,HGB,\n",
+    "tenfold": "code,analyzer_unit,test,action,factor\nHGB,g/L,HGB,,1.1\n",
+    "other": "code,analyzer_unit,test,action,factor\nHGB,g/L,NA,,1\n",
+    "holds": "code,analyzer_unit,test,action\nHGB,g/L,HGB,hold\n",
+    "ignores": "code,analyzer_unit,test,action\nHGB,g/L,,ignore\n",
+    "unmapped": "code,analyzer_unit,test,action\nNA,g/L,HGB,\n",
+    "by specimen": "code,analyzer_unit,specimen,test,action\nHGB,g/L,BLD,HGB,\nHGB,g/L,UR,,ignore\n",
+}
+
+
+@pytest.fixture(scope="module")
+def maps(tmp_path_factory: pytest.TempPathFactory) -> tuple[mapping.Catalogue, dict[str, mapping.CodeMap]]:
+    """A catalogue whose limits go by sex, age and specimen, and several maps of one code."""
+    folder = tmp_path_factory.mktemp("maps")
+    rows = ["test,kind,sex,age_from,age_to,specimen,low,high", "HGB,reference,M,18y,,,130,175", "HGB,reference,F,18y,,,115,150"]
+    rows += ["HGB,reference,,,28d,,145,225", "HGB,reference,M,18y,,CORD,90,100", "HGB,critical,F,18y,,CORD,,110"]
+    (folder / "limits.csv").write_text("\n".join(rows) + "\n")
+    for name in ("tests.csv", "panels.csv"):
+        (folder / name).write_text(FILES[name])
+    catalogue = mapping.load_catalogue([folder])
+    for name, text in MAPS.items():
+        (folder / f"{name}.csv").write_text(text)
+    return catalogue, {name: mapping.load_code_map(name, [folder], catalogue) for name in MAPS}
+
+
+@pytest.mark.parametrize("reverse", [False, True])
+def test_one_result_has_a_verdict_for_each_map_patient_and_specimen(reverse: bool, maps: Any) -> None:
+    """The very same result: two maps share no verdict, nor do a man, a woman and a child, blood and urine."""
+    catalogue, by_name = maps
+
+    def fresh() -> verification.Verifier:
+        return verification.Verifier(verification.Rules(auto_release=True), catalogue, bool, ZONE)
+
+    same = result("HGB", "120", unit="g/L")
+    cases = [(map_, who, kind) for map_ in by_name.values() for who in (MALE, FEMALE, CHILD) for kind in ("", "BLD", "UR", "CORD")]
+    judge, found = fresh(), []
+    for map_, who, kind in [*(reversed(cases) if reverse else cases), *cases]:
+        about = report(same, patient=who)
+        about = msgspec.structs.replace(about, specimen=msgspec.structs.replace(about.specimen, type=kind))
+        (one,) = judge.judge(about, map_, {}, NOW)
+        assert (one,) == fresh().verify(about, [map_.map(same, kind)], {}, NOW)
+        found.append((one.test, one.value, one.flag, one.reference, one.verdict.action, *codes([one])))
+    assert len(set(found)) >= 14  # they do differ
+
+
+def test_two_analyzers_of_one_profile_keep_each_their_map() -> None:
+    """They share nothing but the profile's name; after a change of the map it is the new one that counts."""
+    payload = f"{HEAD}OBX|1|NM|GLU||4.1|g/L||N|||F|||20261121101000\r".encode()
+    maps_of = {"": ["unit-unknown"], "GLU,g/L,HGB,\n": ["critical"], "GLU,g/L,K,hold\n": ["held-by-map"]}
+    rules = [(analyzer(more_codes=more), reasons) for more, reasons in maps_of.items()]
+    for one, reasons in rules * 2:
+        said = pipeline.read(payload, one).reports[0]
+        assert codes(pipeline.verdicts(said, "S1", pipeline.Context(), one, NOW)) == [*reasons]
+
+
 def test_many_kinds_of_specimens_are_not_all_remembered() -> None:
     judge = verifier()
     for n in range(1000):
@@ -188,6 +249,43 @@ def test_many_kinds_of_specimens_are_not_all_remembered() -> None:
             msgspec.structs.replace(about, specimen=msgspec.structs.replace(about.specimen, type=str(n))), tables()[1], {}, NOW
         )
     assert len(judge._kinds) <= 256
+
+
+def test_what_a_sender_may_write_at_any_length_fills_no_memory() -> None:
+    """Megabytes as a specimen's type, a unit, a value, a time: none of them is kept once its message is gone."""
+    judge, rules = verifier(), analyzer()
+    words = Limits(Interval(words=frozenset(("Negative",))))
+    long = "y" * 500_000
+    writer = oru.compile(OruForm(), {}, zone=ZONE)
+    tracemalloc.start()
+    try:
+        for n in range(24):
+            said = pipeline.read(
+                f"{HEAD}OBX|1|NM|K||4|mmol/L||N|||F|||20261121101000.{str(n) * 500_000}\r".encode(), rules
+            ).reports[0]
+            writer.write(said, judge.judge(said, rules.codes, {}, NOW), control_id="1", stamp="20261121101500+0800")
+            about = report(result("K", "4.1", unit=f"{n}{long}"), result("HIV", f"{n}{long}"), result(f"{n}{long}", "1"))
+            about = msgspec.structs.replace(about, specimen=msgspec.structs.replace(about.specimen, type=f"{n}{long}"))
+            judge.judge(about, rules.codes, {}, NOW)
+            judge.catalogue.limits_for("M", 1, f"{n}{long}")
+            words.judge(f"{n}{long}")
+            if n == 3:
+                before = tracemalloc.get_traced_memory()[0]
+        assert tracemalloc.get_traced_memory()[0] - before < 4_000_000
+    finally:
+        tracemalloc.stop()
+
+
+def test_a_sender_that_changes_its_delimiters_does_not_fill_the_memory() -> None:
+    """A reader of its own for each would keep thousands of texts each."""
+    marks = ["^~\\&", "^~\\!", "^~\\#", "^~\\$", "^~\\%", "^~\\*", "^~\\;", "^~\\:"]
+    rules = analyzer()
+    readers = weakref.WeakSet(hl7v2._readers(rules.profile)(hl7v2.er7.delimiters(f"MSH|{each}|"), "") for each in marks)
+    gc.collect()
+    assert 1 <= len(readers) <= 4
+    clocks = [weakref.ref(clock_for(rules.profile, ZONE, f"20261121101000+0{hour}00")) for hour in range(9)]
+    gc.collect()
+    assert 1 <= sum(one() is not None for one in clocks) <= 4
 
 
 decided = st.builds(

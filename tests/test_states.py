@@ -11,6 +11,7 @@ from labbridge.model import Decided, Decision, Reason, Report, Result, Specimen,
 from labbridge.states import DENSE, States
 from labbridge.store import Reader, Store, Transaction, verify
 from tests.store.support import behind
+from tests.store.test_retention import rewrite
 
 NOTE = model.encode([Reason("incomplete", {})]).decode()
 Do = Callable[[Transaction], Any]
@@ -276,3 +277,51 @@ def test_what_goes_on_while_the_rows_are_read_is_no_problem(lab: Lab) -> None:
 
     assert verify(lab.reader, states=Late()).problems == []
     assert lab.problems() == []
+
+
+def test_a_clock_that_went_back_is_no_problem(lab: Lab) -> None:
+    """A person has a refused delivery sent again, and by the clock that was before it was refused."""
+    lab.do(lambda tx: (report(tx, "released", "release"), delivery(tx)))
+    lab.do(lambda tx: (tx.attempt(delivery_id=1, outcome="refused AE"), tx.set_delivery_state(1, "refused")))
+    lab.now -= 100
+    lab.do(lambda tx: (audit(tx, "delivery 1", "refused", "queued"), tx.set_delivery_state(1, "queued")))
+    assert lab.problems() == []
+    lab.set("delivery", "cancelled")
+    assert lab.problems() == ["delivery 1 has a state that does not follow from the facts"]
+
+
+def test_a_report_of_which_nothing_leaves_was_released_by_0_1_0_whatever_its_problems(lab: Lab) -> None:
+    for _ in range(2):
+        lab.do(lambda tx: report(tx, "released", "ignore", problems=(Reason("no-specimen"),)))
+    assert lab.store.close()
+    rewrite(lab.url, entries=1)
+    assert lab.problems() == ["report 2 has a state that does not follow from its decisions"]
+    lab.set("report", "superseded")
+    assert [problem.split()[1] for problem in lab.problems()] == ["1", "2"]
+    lab.store = Store(lab.url)
+    lab.store.open()
+
+
+@pytest.mark.parametrize(
+    "what",
+    [
+        *("attempt SET at", "attempt SET outcome", "audit SET at", "delivery SET at", "delivery SET due"),
+        *("report SET at", "ledger SET facts", "decision SET document"),
+    ],
+)
+@pytest.mark.parametrize("value", ["'x'", "x'00ff'"])
+def test_a_value_of_another_kind_is_a_problem_and_no_end_of_the_proof(lab: Lab, what: str, value: str) -> None:
+    lab.do(lambda tx: [report(tx, "released", "release") for _ in range(2)])
+    lab.do(lambda tx: [tx.decision(report_id=n, actor="lab", revision=1, document=decision(actor="lab")) for n in (1, 2)])
+    lab.do(lambda tx: delivery(tx, due=tx.at + 10**9))
+    lab.do(lambda tx: (delivery(tx), tx.set_delivery_state(1, "superseded")))
+    for number in (1, 2):
+        lab.do(lambda tx: tx.attempt(delivery_id=number, outcome="refused AE"))  # noqa: B023 (run at once)
+        lab.do(lambda tx: audit(tx, f"delivery {number}", "refused", "superseded"))  # noqa: B023 (run at once)
+    lab.do(lambda tx: tx.set_delivery_state(2, "superseded"))
+    assert lab.problems() == []
+    for number in (1, 2):
+        with behind(lab.url) as connection:
+            connection.exec_driver_sql(f"UPDATE {what} = {value} WHERE {'sequence' if 'ledger' in what else 'id'} = {number}")
+        table = what.replace("ledger", "ledger entry").partition(" SET")[0]
+        assert f"{table} {number} was changed" in lab.problems()

@@ -13,15 +13,16 @@ ORC stands before its OBR or after it, and no result is given to another order f
 ``acknowledgement``.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import tzinfo
-from functools import lru_cache
+from functools import lru_cache, partial
 from itertools import groupby
 from operator import itemgetter
 
 from labbridge.formats import charset, er7
+from labbridge.formats.assembly import NO_RESULTS, ORDER, PATIENT, SPECIMEN, Assembly, joined
 from labbridge.formats.er7 import Delimiters, Segment
-from labbridge.formats.reading import NO_RESULTS, ORDER, PATIENT, SPECIMEN, SPECIMEN_CONFLICT, Assembly, Reader, joined
+from labbridge.formats.reading import SPECIMEN_CONFLICT, Reader
 from labbridge.formats.rules import Fields, Rules, Scope
 from labbridge.model import Reading, Reason, RemoteProtocolError
 from labbridge.profiles import Profile
@@ -70,7 +71,7 @@ def _read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
     control_id = number if number.isalnum() else header.component(10, s=0).strip()
     problems = (undecodable,) if undecodable else ()
     # Bytes written as \X..\ are of the message's own character set; that is rare enough to be looked up only then.
-    reader = _reader(profile, delimiters, header.field(18)[:40] if escaped and f"{delimiters.escape}X" in text else "")
+    reader = _readers(profile)(delimiters, header.field(18)[:40] if escaped and f"{delimiters.escape}X" in text else "")
     scope = Scope(MSH=header.fields + [""] * reader.widths["MSH"])
     if kind in _EVENTS:
         return Reading((), (), control_id, kind, problems, notes)
@@ -105,6 +106,11 @@ def _kind(message: str, version: str, delimiters: Delimiters, profile: Profile) 
 
 
 @lru_cache(maxsize=256)
+def _readers(profile: Profile) -> Callable[[Delimiters, str], Reader]:
+    """The last few readers of a profile: each remembers much, and it is the sender who names delimiters and sets."""
+    return lru_cache(maxsize=4)(partial(_reader, profile))
+
+
 def _reader(profile: Profile, delimiters: Delimiters, named: str) -> Reader:
     """The compiled reader of a profile; hexadecimal escapes are in the sets that MSH-18 names, else the profile's."""
     sets = (*named.split(delimiters.repeat), *profile.charsets)

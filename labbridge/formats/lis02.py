@@ -15,15 +15,16 @@ What stands where in a record is the profile's part.
 """
 
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import tzinfo
 from functools import lru_cache, partial
 from itertools import groupby
 from operator import itemgetter
 
 from labbridge.formats import charset
+from labbridge.formats.assembly import NO_RESULTS, ORDER, PATIENT, Assembly, joined
 from labbridge.formats.er7 import Delimiters
-from labbridge.formats.reading import NO_RESULTS, ORDER, PATIENT, Assembly, Reader, joined
+from labbridge.formats.reading import Reader
 from labbridge.formats.rules import Rules, Scope
 from labbridge.model import Query, Reading, Reason, RemoteProtocolError
 from labbridge.profiles import Profile
@@ -74,7 +75,7 @@ def write_no_order(queries: Sequence[Query], payload: bytes, profile: Profile, *
 def _read(lines: Sequence[str], profile: Profile, zone: tzinfo, problems: Sequence[Reason]) -> Reading:
     delimiters = _delimiters(lines[0])
     bar = delimiters.field
-    reader = _reader(profile, delimiters)
+    reader = _readers(profile)(delimiters)
     # A bar in front of a record makes its letter field 1, as LIS02 counts.
     header = reader.fields("H", bar + lines[0])
     assembly = Assembly(reader, Scope(H=header), zone, problems)
@@ -115,6 +116,11 @@ def _read(lines: Sequence[str], profile: Profile, zone: tzinfo, problems: Sequen
 
 
 @lru_cache(maxsize=256)
+def _readers(profile: Profile) -> Callable[[Delimiters], Reader]:
+    """The last few readers of a profile: each remembers much, and it is the sender who names the delimiters."""
+    return lru_cache(maxsize=4)(partial(_reader, profile))
+
+
 def _reader(profile: Profile, delimiters: Delimiters) -> Reader:
     return Reader(
         profile, Rules(delimiters, partial(unescape, charsets=profile.charsets), dict(_KNOWN), profile.local_escapes), "C"

@@ -90,6 +90,7 @@ _SEGMENTS = ("MSH", "PID", "PV1", "ORC", "OBR", "OBX", "SPM")
 _FIELD = re.compile(f"({'|'.join(_SEGMENTS)})-([1-9][0-9]?)")
 _OURS = frozenset(("MSH-1", "MSH-2", "MSH-10", "OBX-1", "OBX-2", "OBX-5"))
 _REMEMBERED, _LONGEST, _MANY = 8192, 64, 200  # values, the characters of one, the results of one message
+_TIME = 40  # characters of a time: what goes beyond says nothing of its precision
 _NUMERIC = frozenset(("number", "comparator", "ratio"))
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
 _STRUCTURED = re.compile(r"(<=|>=|<|>)?\s*([+-]?\d+(?:\.\d+)?)(?:\s*([:/])\s*(\d+(?:\.\d+)?))?")
@@ -217,7 +218,7 @@ class Writer:
     def _collected(self, specimen: Specimen) -> str:
         """When a specimen was drawn: a time, or the day alone."""
         if specimen.collected_at is not None:
-            return self._time(specimen.collected_at, specimen.collected)
+            return self._time(specimen.collected_at, specimen.collected[:_TIME])
         return specimen.collected if specimen.collected and _is_day(specimen.collected) else ""
 
     def _request_of(
@@ -236,7 +237,7 @@ class Writer:
                 group = [decided[place] for place, _, _ in places]
                 times = [(one.measured_at, one.index) for one in group if one.measured_at is not None]
                 at, index = min(times, default=(None, 0))
-                when = self._time(at, results[index].measured if times else "")
+                when = self._time(at, results[index].measured[:_TIME] if times else "")
             return f"OBR|{n}||{name}|{service}|||{when}||||||||{kind}|||||||{stamp}|||{status}{required}"
 
         return request
@@ -250,12 +251,14 @@ class Writer:
 
         def observe(decided: Sequence[Decided], places: Sequence[_Place]) -> list[str]:
             lines = []
-            measured, time = None, ""
+            measured, sent, time = None, "", ""
             for place, number, observation in places:
                 one = decided[place]
-                if one.measured_at != measured:
-                    measured, time = one.measured_at, self._time(one.measured_at, results[one.index].measured)
-                flags = "~".join(map(escape, results[one.index].flags)) if analyzers_flags else one.flag
+                result = results[one.index]
+                if one.measured_at != measured or result.measured != sent:  # one instant may be told more or less exactly
+                    measured, sent = one.measured_at, result.measured
+                    time = self._time(measured, sent[:_TIME])
+                flags = "~".join(map(escape, result.flags)) if analyzers_flags else one.flag
                 what = one.value, one.kind, one.unit if ucum else one.print_unit, one.reference, flags, one.status
                 kind, rest = said.get(what) or say(*what)
                 line = f"{number}{kind}{observation}{rest}{time}{equipment}"

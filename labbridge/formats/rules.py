@@ -77,14 +77,16 @@ class Rules:
         Where that path reads every component, there is one for each of them.
         """
         mark, mark_of_repeats = self.delimiters.component, self.delimiters.repeat
-        finders = [(alternative.paths[0], self._finder(alternative)) for alternative in rule]
+        finders = [(alternative.paths[0], *self._parted(alternative)) for alternative in rule]
 
         if not finders:
             return lambda scope: ()
 
         def every(scope: Scope) -> tuple[str, ...]:
             found = []
-            for (segment, field, component, _), find in finders:
+            for (segment, field, component, _), holds, find in finders:
+                if holds is not None and not holds(scope):
+                    continue
                 if component != EVERY and mark_of_repeats not in scope[segment][field]:
                     found.append(find(scope))
                     continue
@@ -116,6 +118,13 @@ class Rules:
             return False
 
         return holds
+
+    def _parted(self, alternative: Alternative) -> tuple[Callable[[Scope], bool] | None, Callable[[Scope], str]]:
+        """The condition of an alternative, where it is the same for every repeat of its first field, and what it finds."""
+        first = alternative.paths[0][:2]
+        if not alternative.when or any(test.path[:2] == first for table in alternative.when for test in table):
+            return None, self._finder(alternative)
+        return self.condition(alternative.when), self._finder(alternative._replace(when=()))
 
     def _finder(self, alternative: Alternative) -> Callable[[Scope], str]:
         """The text that one alternative finds: that between two others is left out where one of them is missing."""

@@ -44,6 +44,7 @@ NULL = '""'  # "there is none any more", where an empty field says nothing (HL7 
 # Asterisks, or two dashes and more; one dash is a grade on a urine strip.
 _ABSENT = re.compile(r"\*+(\.\**)?|-{2,}(\.-*)?|" + NULL)
 _COMPARATORS = {None: "", "=<": "<=", "=>": ">=", "≤": "<=", "≥": ">="}
+_BEFORE_NUMBER = {"", "<", "<=", ">", ">=", "=", "<>", *filter(None, _COMPARATORS), NULL}  # HL7 2.5, 2.A.71.1
 _COMPARATOR = r"(?:([<>]=?|=[<>]|[≤≥])\s*)?"
 _RATIO = re.compile(_COMPARATOR + r"[0-9]+\s*:\s*[0-9]+")
 
@@ -78,8 +79,16 @@ def classifier(values: Section) -> Understand:
 
 
 def structured(raw: str, delimiters: Delimiters, understand: Understand, resolve: Resolve) -> Understood:
-    """A structured numeric (HL7 SN: comparator, number, separator, number): ``<^20`` is ``<20``, ``^1^:^128`` 1:128."""
-    return understand("".join(resolve(part.strip()) for part in raw.split(delimiters.component)))
+    """A structured numeric (HL7 SN: comparator, number, separator, number): ``<^20`` is ``<20``, ``^1^:^128`` 1:128.
+
+    What is none, and two numbers that would be read as one, stays whole: a text.
+    """
+    parts = [resolve(part.strip()) for part in raw.split(delimiters.component)]
+    found = understand("".join(parts))
+    plain = len(parts) == 1 or parts[0] in _BEFORE_NUMBER
+    if not plain or any(parts[4:]) or (found[2] and any(parts[2:])):
+        return resolve(raw.strip()), "text", "", ""
+    return found
 
 
 def coded(raw: str, delimiters: Delimiters, understand: Understand, resolve: Resolve) -> Understood:
@@ -183,12 +192,13 @@ def birth_date(text: str, profile: Profile) -> str:
 
 def clock_for(profile: Profile, zone: tzinfo, sent: str) -> Clock:
     """The clock of one message: its zone is the offset that the header's time carries, else the sender's."""
-    return _clock(profile, _zone(sent[-5:]) if _OFFSET.fullmatch(sent[-5:]) else zone)
+    return _clocks(profile)(_zone(sent[-5:]) if _OFFSET.fullmatch(sent[-5:]) else zone)
 
 
-@lru_cache(maxsize=64)
-def _clock(profile: Profile, zone: tzinfo) -> Clock:
-    return Clock(zone, profile.time_formats, profile.null_times)
+@lru_cache(maxsize=256)
+def _clocks(profile: Profile) -> Callable[[tzinfo], Clock]:
+    """The last few clocks of a profile: each remembers much, and it is the sender who names the offset."""
+    return lru_cache(maxsize=4)(lambda zone: Clock(zone, profile.time_formats, profile.null_times))
 
 
 @lru_cache(maxsize=64)

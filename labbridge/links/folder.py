@@ -335,6 +335,8 @@ class Folder:
 
     def _forget(self, link: FolderLink, one: Seen) -> None:
         if self._stored.pop(one, None) is not None:
+            for folder in (self.path / "done", self.path / FAILED, self.path):  # lest a power cut brings it back
+                _sync(folder)
             self._call(self._event, link, Left(self._file(one)))
 
     def _forget_moved(self, link: FolderLink) -> None:
@@ -355,6 +357,16 @@ def _whereto(stored: set[str]) -> str:
 
 def _opener(path: str, flags: int) -> int:
     return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK)
+
+
+def _sync(folder: Path) -> None:
+    """Has the disk know which names are in a folder; some shares cannot."""
+    with contextlib.suppress(OSError):
+        opened = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+        try:
+            os.fsync(opened)
+        finally:
+            os.close(opened)
 
 
 def _state(about: os.stat_result) -> tuple[int, int, int]:

@@ -70,6 +70,7 @@ class Catalogue:
         self.notices = tuple(notice for table in tables for notice in table.notices)
         self._limits = {test: LimitTable(rows) for test, rows in limits.items()}
         self._ages = sorted({0}.union(*(table.ages for table in self._limits.values())))
+        self._specimens = frozenset[str]().union(*(table.specimens for table in self._limits.values()))
         # For a sex, age and specimen type: the limits of every test that was asked for.
         self._patients = lru_cache(maxsize=256)(lambda *patient: cache(lambda test: self.limits(test, *patient)))
         self._panels_of = {test: tuple(name for name, panel in panels.items() if test in panel.tests) for test in tests}
@@ -83,7 +84,8 @@ class Catalogue:
         """``limits`` of any test for one patient and specimen: looked up once, however many results there are."""
         if age_days is not None and age_days >= 0:  # the youngest of an age between two limits stands for all
             age_days = self._ages[bisect_right(self._ages, age_days) - 1]
-        return self._patients(sex, age_days, specimen)
+        folded = specimen and specimen.casefold()
+        return self._patients(sex, age_days, folded if folded in self._specimens else "")  # a sender may write anything
 
     def panels_of(self, test: str) -> tuple[str, ...]:
         """The codes of the panels that a test belongs to."""

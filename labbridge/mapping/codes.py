@@ -143,7 +143,7 @@ class CodeMap:
 
     def map(self, result: Result, specimen_type: str = "") -> Mapped:
         """Maps one result by its code, unit and the type of its specimen, and converts and rounds its value."""
-        find = self._find if len(result.code) + len(result.unit) <= 2 * _SHORT else self._look_up
+        find = self._find if len(result.code) + len(result.unit) + len(specimen_type) <= 2 * _SHORT else self._look_up
         rule = find(result.code, result.unit, specimen_type)
         mapped = rule.map(result) if rule is not None else self._without_rule(result, specimen_type)
         if not result.value and mapped.action not in ("ignore", "attach"):
@@ -151,7 +151,8 @@ class CodeMap:
         return mapped
 
     def _look_up(self, code: str, unit: str, specimen_type: str) -> Rule | None:
-        keys = ((code, known, kind) for known in (unit, ucum(unit), _ANY) for kind in (specimen_type.casefold(), ""))
+        meant = ucum(unit) if len(unit) <= _SHORT else unit
+        keys = ((code, known, kind) for known in (unit, meant, _ANY) for kind in (specimen_type.casefold(), ""))
         return next((self._rules[key] for key in keys if key in self._rules), None)
 
     def _without_rule(self, result: Result, specimen_type: str) -> Mapped:

@@ -18,6 +18,7 @@ Flag = Literal["", "N", "L", "H", "LL", "HH", "A"]
 
 _AGE = re.compile(r"(\d{1,3})([dwmy])", re.ASCII)
 _DAYS = {"d": 1.0, "w": 7.0, "m": 30.4375, "y": 365.25}
+_LONGEST = 64  # characters of a value that is worth remembering
 EVER = 10**6  # days: older than anybody
 LEAST, MOST = Decimal("-Infinity"), Decimal("Infinity")
 
@@ -70,13 +71,16 @@ class Limits(msgspec.Struct, frozen=True, eq=False):
     sure: bool = True
     printed: str = ""  # the reference: ``3.5-9.5``, ``<5.2``, ``Negative``; empty when it cannot be told
 
-    @lru_cache(maxsize=4096)  # noqa: B019 (limits live as long as the catalogue; the same values come all day)
     def judge(self, value: str) -> Judgement:
         """Judges a reported value: digits, perhaps with a comparator in front, or a word.
 
         A value known only as ``<0.01`` or ``>100`` is flagged when every number that it may stand for would be, and is
         critical when one of them would be.
         """
+        return self._judged(value) if len(value) <= _LONGEST else self._judged.__wrapped__(self, value)
+
+    @lru_cache(maxsize=4096)  # noqa: B019 (limits live as long as the catalogue; the same values come all day)
+    def _judged(self, value: str) -> Judgement:
         reference, critical = self.reference, self.critical
         if (reference is not None and reference.words) or (critical is not None and critical.words):
             flag: Flag = "" if reference is None or not reference.words else "N" if value in reference.words else "A"
@@ -115,14 +119,14 @@ class LimitTable:
     def __init__(self, rows: Sequence[LimitRow]) -> None:
         self._rows = rows
         self.ages = sorted({0, *(row.young for row in rows), *(row.old for row in rows if row.old < EVER)})
-        self._specimens = {row.specimen for row in rows}
+        self.specimens = {row.specimen for row in rows}
         self._limits = lru_cache(maxsize=None)(self._work_out)
 
     def at(self, sex: str, age_days: int | None, specimen: str) -> Limits:
         """The limits for a patient; sex other than M and F, and no age or a negative one, are unknown."""
         bracket = -1 if age_days is None or age_days < 0 else bisect_right(self.ages, age_days) - 1
         folded = specimen.casefold()
-        return self._limits(sex if sex in ("M", "F") else "", bracket, folded if folded in self._specimens else "")
+        return self._limits(sex if sex in ("M", "F") else "", bracket, folded if folded in self.specimens else "")
 
     def _work_out(self, sex: str, bracket: int, specimen: str) -> Limits:
         ages = self.ages if bracket < 0 else [self.ages[bracket]]

@@ -34,13 +34,14 @@ _DAMAGE = (
 # Offset and value of what never changes in a store's header; https://www.sqlite.org/fileformat2.html, 1.3.
 _HEADER = {
     0: b"SQLite format 3\x00",
-    18: b"\x02\x02",  # WAL
     20: b"\x00\x40\x20\x20",  # reserved space, payload fractions
     44: (4).to_bytes(4, "big"),  # schema format
     48: bytes(8),  # cache size, largest root page
     56: (1).to_bytes(4, "big"),  # UTF-8
     60: bytes(32),  # user version, vacuum, application id, reserved
 }
+
+_LOG = {b"\x02\x02", b"\x01\x01"}  # a write-ahead log, or none: in a copy that VACUUM INTO made, until labbridge opens it
 
 
 def is_damage(error: StoreError) -> bool:
@@ -74,6 +75,8 @@ def _header(file: Path) -> Iterator[str]:
     for offset, value in _HEADER.items():
         if header[offset : offset + len(value)] != value:
             yield f"the file's header was changed at byte {offset}"
+    if header[18:20] not in _LOG:
+        yield "the file's header was changed at byte 18"
     if header[24:28] != header[92:96]:
         yield "the file's header was changed: its change counter is not what its size was written with"
     page = int.from_bytes(header[16:18], "big")

@@ -49,7 +49,7 @@ class Verification(msgspec.Struct):
 class States(Protocol):
     """Who works out anew what the derived states must be."""
 
-    old: int  # the time of the last transaction of version 0.1.0, in microseconds
+    old: int  # the latest time of a transaction of version 0.1.0, in microseconds
 
     def see(self, table: str) -> Callable[[Any], None] | None:
         """Who is shown each row of a table, in any order; None for nobody."""
@@ -125,7 +125,7 @@ def _linked(entry: Entry, link: Link, done: Verification, states: States | None)
         if old_follow(*said) != entry.hash:
             done.problem(f"ledger entry {entry.sequence} was changed")
         elif states:
-            states.old = entry.at
+            states.old = max(states.old, entry.at)  # a clock may have gone back
     return link
 
 

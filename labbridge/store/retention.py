@@ -18,7 +18,8 @@ from typing import Any
 import msgspec
 
 from .erasure import ACTION, MAGIC, SIZE, erased, mark
-from .ledger import Link, old_follow
+from .ledger import HEAD, Link, old_follow
+from .ledger import SIZE as LEAF
 from .lookups import HISTORY
 from .rows import Attempt, Decision, Delivery, Earlier, Entry, Message, Row
 from .schema import ATTEMPT, DECISION, DELIVERY, MESSAGE, REPORT, Fact
@@ -63,10 +64,10 @@ class _Part(msgspec.Struct):
     attempts: list[Attempt]
 
 
-def step(tx: Transaction, after: int, cutoff: int, since: int = 0) -> Step:
+def step(tx: Transaction, after: int, cutoff: int, old: int = 0) -> Step:
     """Delete the bodies of the next few messages after this id that came before ``cutoff`` (microseconds since 1970).
 
-    What came before ``since`` stays: see ``provable_since``.
+    Messages up to ``old`` stay, with all that came of them: see ``last_old``.
     """
     window = after + WINDOW
     found = tx.rows_of(_NEXT, after, window, SIZE, MAGIC, MESSAGES)
@@ -79,7 +80,7 @@ def step(tx: Transaction, after: int, cutoff: int, since: int = 0) -> Step:
         size += length
         if size > BYTES:
             break
-    messages = [one for one in tx.found(Message, "id", some) if since < one.at < cutoff and one.state != "open"]
+    messages = [one for one in tx.found(Message, "id", some) if one.id > old and one.at < cutoff and one.state != "open"]
     parts = _parts(tx, some[0], some[-1])
     free = _free_keys(tx, {part.report.key for of in parts.values() for part in of} - {""}, cutoff)
     chosen: list[tuple[Message, list[_Part]]] = []
@@ -90,22 +91,26 @@ def step(tx: Transaction, after: int, cutoff: int, since: int = 0) -> Step:
     return Step(some[-1], _erase(tx, chosen, cutoff))
 
 
-def provable_since(read: Callable[[int], Entry | None], last: int) -> int:
-    """The time of the last transaction that version 0.1.0 wrote, 0 where there is none: its bodies are needed for the proof.
+def last_old(read: Callable[[int], Entry | None], last: int) -> int:
+    """The last message that version 0.1.0 wrote, 0 where there is none: its bodies are needed for the proof.
 
-    ``read`` gives an entry of the ledger; they are the first ones, so that a few are looked at.
+    ``read`` gives an entry of the ledger; the old ones are the first, so that a few are looked at.
     """
     low, high = 0, last  # entry ``low`` is old, ``high + 1`` is not
-    at = 0
     while low < high:
         middle = (low + high + 1) // 2
         entry = read(middle)
         before = Link(middle - 1, entry.previous) if entry else None
         if entry and before and old_follow(before, entry.writer, entry.at, entry.facts) == entry.hash:
-            low, at = middle, max(at, entry.at)
+            low = middle
         else:
             high = middle - 1
-    return at
+    messages: list[int] = []
+    while low and not messages:
+        facts = entry.facts if (entry := read(low)) else b""
+        listed = [HEAD.unpack_from(facts, at) for at in range(0, len(facts), LEAF)]
+        messages, low = [id for code, id in listed if code == MESSAGE.code], low - 1
+    return max(messages, default=0)
 
 
 def _parts(tx: Transaction, first: int, last: int) -> dict[int, list[_Part]]:

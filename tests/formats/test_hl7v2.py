@@ -179,6 +179,34 @@ def test_one_specimen_serves_all_its_orders() -> None:
     assert (found.specimen.type, found.specimen.rack, found.specimen.position) == ("SER", "R4", "7")
 
 
+@pytest.mark.parametrize(
+    ("first", "second", "found"),
+    [
+        ("SPM|1|S1||SER|||||||||||||20261121080000", "SPM|2|S1||UR", ["specimen-conflict"]),
+        ("SPM|1|S1|||||||||||||||20261121080000", "SPM|2|S1|||||||||||||||20261121090000", ["bad-time"]),
+        ("SPM|1|S1|||||||||||||||20261121080000", "SPM|2|S1|||||||||||||||20261121", ["bad-time"]),
+        ("SPM|1|S1||SER|||||||||||||20261121080000", "SPM|2|S1||SER|||||||||||||20261121080000", []),
+        ("SPM|1|S1", "SPM|2|S1||SER|||||||||||||20261121080000", []),
+        ("SPM|1|S1||SER", "SPM|2|S1|||||||||||||||20261121080000", []),
+    ],
+)
+def test_orders_of_one_specimen_agree_on_what_it_is(first: str, second: str, found: list[str]) -> None:
+    """What one order says of its tube's type and of the time when it was drawn holds for the other order's results."""
+    said = report(MSH, OBR, GLU, first, "OBR|2", NA, second, of=SPM)
+    assert problems(said) == found
+    dated = found != ["bad-time"]
+    assert (said.specimen.type, said.specimen.collected) == (("SER", "20261121080000") if dated else ("", ""))
+    assert (said.specimen.collected_at is None) != dated
+
+
+def test_times_of_collection_that_disagree_are_not_told() -> None:
+    """Also where a third order agrees with one of them."""
+    times = ("20261121080000", "20261121090000", "", "20261121080000", "20261121100000")
+    orders = [line for time in times for line in (OBR, GLU, f"SPM|1|S1|||||||||||||||{time}")]
+    said = report(MSH, *orders, of=SPM)
+    assert (said.specimen.collected, said.specimen.collected_at, problems(said)) == ("", None, ["bad-time"])
+
+
 def test_two_specimens_for_one_order_hold_the_report() -> None:
     assert problems(report(MSH, OBR, GLU, "SPM|1|S1", "SPM|2|S2", of=SPM)) == ["specimen-conflict"]
 
@@ -463,7 +491,7 @@ def test_a_record_reads_the_same_whatever_was_read_before_it(records: list[list[
     again = report(MSH, OBR, *lines[::-1]).results
     alone = []
     for line in lines:
-        hl7v2._reader.cache_clear()
+        hl7v2._readers.cache_clear()
         alone += report(MSH, OBR, line).results
     assert [*together] == alone == [*again][::-1]
 

@@ -417,7 +417,7 @@ def test_a_record_reads_the_same_whatever_was_read_before_it(records: list[list[
     again = read(H, P, O, *lines[::-1], L).reports[0].results
     alone = []
     for line in lines:
-        lis02._reader.cache_clear()
+        lis02._readers.cache_clear()
         alone += read(H, P, O, line, L).reports[0].results
     assert [*together] == alone == [*again][::-1]
 

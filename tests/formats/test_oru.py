@@ -46,6 +46,14 @@ def one(name: str, payload: bytes) -> Segment:
     return segment
 
 
+def test_results_of_one_second_keep_each_the_precision_of_their_times() -> None:
+    """An instant is known to the second; what was sent may say less, or more."""
+    sent = ("20261118190600", "202611181906", "20261118190600.5", "20261118190600.7", "20261118190600")
+    about = msgspec.structs.replace(REPORT, results=tuple(Result("6690-2", measured=text) for text in sent))
+    decided = [msgspec.structs.replace(WBC, index=n, measured_at=1794999960) for n in range(len(sent))]
+    assert [each.field(14) for each in segments("OBX", write(OruForm(), decided, about))] == [f"{text}+0800" for text in sent]
+
+
 def test_a_report_has_exactly_these_bytes() -> None:
     assert write(OruForm(), [WBC, PLT, CRP]).decode().split("\r") == [
         "MSH|^~\\&|labbridge||||20261121201530+0800||ORU^R01^ORU_R01|0123456789|P|2.5.1||||||UNICODE UTF-8",
@@ -107,7 +115,7 @@ def test_the_observation_time_is_the_collection_or_the_first_measurement() -> No
         payload = write(OruForm(), [later, WBC], report)
         assert one("OBR", payload).field(7) == shown
         assert {segment.field(17) for segment in segments("SPM", payload)} == {"" if shown == measured else shown}
-    assert one("OBR", write(OruForm(), [CRP], Report(Specimen("S1")))).field(7) == ""
+    assert one("OBR", write(OruForm(), [CRP], Report(Specimen("S1"), REPORT.results))).field(7) == ""
 
 
 @pytest.mark.parametrize(

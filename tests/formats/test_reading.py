@@ -2,6 +2,7 @@
 
 from datetime import UTC, datetime, timedelta, timezone
 from decimal import Decimal
+from time import process_time
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -9,9 +10,12 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from labbridge import profiles
+from labbridge.formats.assembly import distinct
 from labbridge.formats.er7 import Delimiters, unescape
 from labbridge.formats.rules import Rules, Scope
 from labbridge.formats.values import Clock, Memo, birth_date, classifier, clock_for, coded, encapsulated, pointer, structured
+from labbridge.language import texts
+from labbridge.model import Reason
 from labbridge.profiles import Profile
 
 BARE = '[profile]\nmodel = "M"\nvendor = "V"\nprotocol = "hl7v2"\n'
@@ -128,11 +132,44 @@ def test_what_is_called_a_number_is_one(text: str) -> None:
         (r"\X3C\^20", "<20", "comparator"),
         (r"^1^\X3A\^128", "1:128", "ratio"),
         (r"^5\.br\6", r"5\.br\6", "text"),
+        ("^5^^20", "^5^^20", "text"),  # two numbers are never one: 520, 5e2, 15, -5 were not sent
+        ("^5^e^2", "^5^e^2", "text"),
+        ("^5^.^2", "^5^.^2", "text"),
+        ("^^-^5", "^^-^5", "text"),
+        ("^^^5", "^^^5", "text"),
+        ("^5^^^7", "^5^^^7", "text"),
+        ("^1^:^8^9", "^1^:^8^9", "text"),
+        ("1^5", "1^5", "text"),
+        ("-^5", "-^5", "text"),
+        ("^2^+", "2+", "text"),
+        ("=<^5", "=<5", "comparator"),
+        ('""', '""', "absent"),
+        ('""^', '""', "absent"),
+        ("^", "", "absent"),
     ],
 )
 def test_structured_numerics(raw: str, value: str, kind: str) -> None:
     """# conformance: D03, D16."""
     assert structured(raw, PIPES, classifier(profile().values), RULES.resolve)[:2] == (value, kind)
+
+
+def test_many_reasons_and_many_repeats_cost_linear_time() -> None:  # conformance: K17
+    """Minutes, if each were compared with every other, or a long field looked at again for each repeat of another."""
+    reasons = [Reason("unsupported-type", {"type": str(n)}) for n in range(50_000)]
+    begin = process_time()
+    assert distinct([*reasons, *reasons]) == tuple(reasons)
+    find = RULES.texts(texts({"from": "OBX-3", "when": {"OBX-4": "I"}}))
+    scope = Scope(OBX=["OBX", "", "", "a~" * 50_000, "x\\" * 500_000])
+    assert find(scope) == ()
+    scope["OBX"][4] = "I"
+    assert find(scope) == ("a",) * 50_000
+    assert process_time() - begin < 5
+
+
+def test_a_condition_on_the_repeated_field_is_of_each_repeat() -> None:
+    find = RULES.texts(texts({"from": "OBX-3", "when": {"OBX-3": "[ab]", "OBX-4": "I"}}))
+    assert find(Scope(OBX=["OBX", "", "", "a~x~b", "I"])) == ("a", "b")
+    assert find(Scope(OBX=["OBX", "", "", "a~x~b", "J"])) == ()
 
 
 @pytest.mark.parametrize(

@@ -234,6 +234,23 @@ def test_what_an_earlier_run_has_moved_is_forgotten(inbox: Inbox) -> None:
     assert inbox.got == []
 
 
+def test_a_file_is_forgotten_only_when_its_move_survives_a_power_cut(inbox: Inbox, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Or else it would be there again, and read again. A share that knows no such sync is taken as it is."""
+    really, synced = os.fsync, []
+
+    def fsync(opened: int) -> None:
+        really(opened)
+        left = any(isinstance(call[-1], Left) for call in inbox.handler.calls)
+        synced.append((Path(os.readlink(f"/proc/self/fd/{opened}")).name, (inbox.path / "done" / "x").exists(), left))
+        raise OSError(22, "Invalid argument")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    inbox.put("x", b"1")
+    inbox.start()
+    inbox.until(lambda: any(isinstance(call[-1], Left) for call in inbox.handler.calls))
+    assert synced == [("done", True, False), ("failed", True, False), ("inbox", True, False)]
+
+
 def test_every_message_tells_its_place(inbox: Inbox) -> None:
     state = inbox.put("x", b"1\x1c2").stat()
     inbox.start()

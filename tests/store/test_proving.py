@@ -1,5 +1,7 @@
 """What stands around the facts is proven too: the noted head, the schema and its version, the file and its pages."""
 
+import contextlib
+import sqlite3
 from pathlib import Path
 
 import pytest
@@ -158,6 +160,18 @@ def test_the_fields_of_the_files_header_are_held_against_what_they_must_be(tmp_p
     whole[at] ^= 4
     file.write_bytes(whole)
     assert problems(url)
+
+
+def test_a_copy_that_sqlite_made_is_whole(tmp_path: Path) -> None:
+    """`VACUUM INTO` writes one without the mark of a write-ahead log; labbridge puts it back when it opens the copy."""
+    store = Store(f"sqlite:///{tmp_path}/lab.db")
+    store.open()
+    store.call(received)
+    with contextlib.closing(sqlite3.connect(tmp_path / "lab.db")) as connection:
+        connection.execute("VACUUM INTO ?", [str(tmp_path / "copy.db")])
+    assert store.close()
+    assert (tmp_path / "copy.db").read_bytes()[18:20] == b"\x01\x01"
+    assert problems(f"sqlite:///{tmp_path}/copy.db") == []
 
 
 def test_a_store_that_is_away_is_no_problem_of_its_content() -> None:

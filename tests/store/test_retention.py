@@ -11,7 +11,7 @@ from labbridge.store import Reader, Store, Transaction, verify
 from labbridge.store.erasure import erased, mark
 from labbridge.store.ledger import START, Link, follow, old_follow, old_leaf, skip
 from labbridge.store.lookups import HISTORY
-from labbridge.store.retention import Step, provable_since, step
+from labbridge.store.retention import Step, last_old, step
 from labbridge.store.rows import Attempt, Audit, Decision, Delivery, Earlier, Entry, Message
 from labbridge.store.schema import FACTS
 from tests.torture.fill import fill
@@ -208,22 +208,23 @@ def test_bytes_of_a_sender_that_look_like_a_mark_are_a_message(aged: Aged) -> No
 
 
 def test_what_version_0_1_0_wrote_verifies_and_keeps_its_bodies(aged: Aged) -> None:
-    """Its facts cannot be proven without their bodies."""
-    aged.tell("S1")
-    aged.tell("S2", days=99)
+    """Its facts cannot be proven without their bodies, whatever its clock said and its last entry is about."""
+    for days in (100, 60, 90):
+        aged.tell(f"S{days}", days=days)
+    aged.store.call(lambda tx: tx.attempt(delivery_id=1, outcome="AA"))
+    aged.tell("S80", days=80)
     assert aged.store.close()
-    rewrite(aged.url, entries=1)
+    rewrite(aged.url, entries=4)
     aged.open()
     assert verify(aged.reader).problems == []
 
-    def since(sequence: int) -> Entry | None:
+    def entry(sequence: int) -> Entry | None:
         return next(iter(aged.reader.rows(Entry, "sequence", [sequence])), None)
 
-    boundary = provable_since(since, 2)
-    assert boundary == NOW - 100 * DAY
-    assert provable_since(since, 0) == 0
-    assert aged.store.call(lambda tx: step(tx, 0, CUTOFF, boundary)).bodies == 5
-    assert [aged.whole(number) for number in (1, 2)] == [True, False]
+    assert last_old(entry, aged.store.head.sequence) == 3
+    assert last_old(entry, 0) == 0
+    assert aged.store.call(lambda tx: step(tx, 0, CUTOFF, 3)).bodies == 5
+    assert [aged.whole(number) for number in (1, 2, 3, 4)] == [True, True, True, False]
 
 
 def rewrite(url: str, entries: int) -> None:
