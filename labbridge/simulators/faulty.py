@@ -77,6 +77,8 @@ def _sizes(length: int, dice: Random) -> list[int]:
 class _FaultyLink(ABC):
     """What both kinds share: the inner machine with a clock of its own, the bytes held back, the measuring."""
 
+    _patience = float("inf")  # after so many silent seconds the peer owes nothing, until it is bid anew
+
     def __init__(self, make: Callable[[], Any], faults: Faults) -> None:
         self.faults = faults
         self.slowest = 0.0
@@ -87,6 +89,8 @@ class _FaultyLink(ABC):
         self._lag = 0.0  # by how much the inner clock is behind
         self._since = 0.0  # when bytes began to be held back
         self._owed: deque[float] = deque()
+        self._spoke = 0.0  # when the last bytes left
+        self._given_up = False  # the peer may have
 
     @property
     def deadline(self) -> float | None:
@@ -114,8 +118,7 @@ class _FaultyLink(ABC):
         while self._held and self._held[0][0] <= now:
             _, event, owes = self._held.popleft()
             events.append(event)
-            if owes:
-                self._owed.append(now)
+            self._left(event, now, int(owes))
             if not self._held:
                 self._lag += now - self._since
         return events if self._held else events + self._told(self._inner.tick(self._time(now)), now)
@@ -158,8 +161,15 @@ class _FaultyLink(ABC):
                 self._held += [(at, event, last and owed > 0)]
             else:
                 events.append(event)
-                self._owed += [now] * (owed if last else 0)
+                self._left(event, now, owed if last else 0)
         return events
+
+    def _left(self, event: Event, now: float, owed: int) -> None:
+        """Notes that bytes have left, and how many answers they are owed."""
+        bid = isinstance(event, Write) and event.data.endswith(_ENQ)
+        self._given_up = not bid and (self._given_up or now - self._spoke >= self._patience)
+        self._spoke = now
+        self._owed += [now] * (0 if self._given_up else owed)
 
     def _owe_nothing(self) -> None:
         """The answer is there before the last bytes have left: these tell the peer nothing new."""
@@ -223,6 +233,8 @@ class _Message(msgspec.Struct):
 
 class FaultyLis01(_FaultyLink):
     """A LIS01 instrument on a faulty line: ``send`` takes the fault that is to befall the message."""
+
+    _patience = SESSION_S
 
     def __init__(self, make: Callable[[], Any], faults: Faults) -> None:
         super().__init__(make, faults)
@@ -321,9 +333,7 @@ class FaultyLis01(_FaultyLink):
         special = _SPECIAL.get(fault)
         if special:
             return special(self, data, now)
-        parts = pieces(fault, data, self.faults)
-        heard = sum(seconds for seconds, _ in parts) < SESSION_S and fault != "reset"
-        return self._leave(parts, now, int(heard))
+        return self._leave(pieces(fault, data, self.faults), now, int(fault != "reset"))
 
     def _damage(self, data: bytes, now: float) -> list[Event]:
         if self._inner.settings.checksum:

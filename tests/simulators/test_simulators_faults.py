@@ -298,6 +298,20 @@ def test_an_acknowledgement_before_the_line_end_is_no_missing_one(short_of: int)
     assert sender.missed == 0
 
 
+def test_a_frame_behind_a_long_stall_is_owed_nothing_either() -> None:
+    """The stalled frame lacked its line end alone, and was acknowledged; the session was closed while the next one waited."""
+    sender = FaultyLis01(lambda: Lis01Link(Lis01Settings(role="instrument")), Faults({"stall": 1.0}))
+    sender.faults.dice.randrange = lambda low, high=0: high - 1 if high else 0  # the first frame, its end
+    sender.faults.dice.uniform = lambda low, high: high
+    sender.arm("stall")
+    pair = Pair(sender, Lis01Link(Lis01Settings(role="host")))
+    pair.send(1, ASTM)
+    pair.run(60)
+    assert (pair.got(), pair.said) == ([], [Failed(1, "no reply in time")])
+    sender.closed(pair.now)
+    assert sender.missed == 0
+
+
 # -- over MLLP, on a fake clock ------------------------------------------------------------------------------------------
 
 
