@@ -22,6 +22,8 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
+from workloads import END
+
 HERE = Path(__file__).parent
 START_S, STALL_S, STOP_S = 30.0, 15.0, 60.0
 PORTS = range(32_000, 32_768)
@@ -189,6 +191,15 @@ def ended(daemon: Child) -> list[str]:
 def connected(port: int) -> socket.socket:
     """A connection to a port of the loopback."""
     return socket.create_connection(("127.0.0.1", port), timeout=10)
+
+
+def said(sock: socket.socket, message: bytes) -> bool:
+    """Sends one block; whether it was accepted."""
+    sock.sendall(message)
+    answer = b""
+    while not answer.endswith(END) and (data := sock.recv(4096)):
+        answer += data
+    return b"\rMSA|AA|" in answer
 
 
 def free_ports() -> Iterator[int]:

@@ -47,9 +47,7 @@ def floor(place: Bed, rate: float, args: argparse.Namespace) -> Row:
     return offered("sqlite", place, child.line()["port"], child, rate, 0, args)[0]
 
 
-def offered(
-    what: str, place: Bed, port: int, child: Child, rate: float, first: int, args: argparse.Namespace
-) -> tuple[Row, int]:
+def offered(what: str, place: Bed, port: int, child: Child, rate: float, first: int, args: argparse.Namespace) -> tuple[Row, int]:
     """The line of one rate, and how many messages were acknowledged."""
     cpu = child.cpu_s()
     options = ("--links", args.links, "--seconds", args.seconds, "--first", first)

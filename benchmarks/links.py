@@ -15,8 +15,8 @@ import time
 from collections.abc import Iterator
 from contextlib import ExitStack
 
-from bed import Row, arrived, bed, connected, drained, ended, parser, refusals, run
-from workloads import END, RESULTS, w1
+from bed import Row, arrived, bed, connected, drained, ended, parser, refusals, run, said
+from workloads import RESULTS, w1
 
 FLOODS = {"none": 0, "one link": 1, "16 links": 16}
 APART = 1_000_000  # between the numbers of two analyzers
@@ -32,14 +32,8 @@ def idle(args: argparse.Namespace) -> Row:
         drained(sink, warm["messages"])
         alone = daemon.memory_mb(peak=False)
         problems, sockets = refusals(warm), [links.enter_context(connected(place.ports["w1"])) for _ in range(args.links)]
-        for number, sock in enumerate(sockets, warm["next"]):
-            sock.sendall(w1(number))
-        for sock in sockets:
-            answer = b""
-            while not answer.endswith(END) and (data := sock.recv(4096)):
-                answer += data
-            if b"\rMSA|AA|" not in answer:
-                problems.append("a link was refused")
+        if not all([said(sock, w1(number)) for number, sock in enumerate(sockets, warm["next"])]):
+            problems.append("a link was refused")
         sent = warm["messages"] + args.links
         drained(sink, sent)
         time.sleep(REST_S)
