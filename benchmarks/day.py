@@ -14,9 +14,9 @@ from collections.abc import Iterator
 import laboratory
 from bed import Row, arrived, bed, drained, ended, parser, percentile, refusals, run
 
-_AGES = (
-    "SELECT max(attempt.at) - delivery.at FROM delivery JOIN attempt ON delivery_id = delivery.id GROUP BY delivery.id ORDER BY 1"
-)
+_AGES = """
+    SELECT max(attempt.at) - delivery.at FROM delivery JOIN attempt ON delivery_id = delivery.id
+    GROUP BY delivery.id ORDER BY 1"""
 _STATES = "SELECT state, count(*) FROM {} GROUP BY state"
 
 

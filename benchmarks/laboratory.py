@@ -95,11 +95,8 @@ def pcr(number: int, failed: bool) -> list[bytes]:
         code = f"^COVFLUPLUS^^{target}^Xpert Xpress CoV-2 Flu RSV plus^1^{name}"
         answer = "ERROR" if failed else "POSITIVE" if positive else "NEGATIVE"
         when = "tech7|20250107101918|20250107105359|Cepheid-QA1^806900^630900^1113243001^72200^20270825"
-        rows = (
-            f"{code}^|{answer}^|||||F||{when}",
-            f"{code}^Ct|^{24.1 if positive else 0:.1f}|||",
-            f"{code}^EndPt|^{number % 90}.0|||",
-        )
+        cycles, end = f"{24.1 if positive else 0:.1f}", f"{number % 90}.0"
+        rows = (f"{code}^|{answer}^|||||F||{when}", f"{code}^Ct|^{cycles}|||", f"{code}^EndPt|^{end}|||")
         records += [f"R|{len(records) - 2 + n}|{row}" for n, row in enumerate(rows)]
     records.append("L|1|N")
     return [frame(n, record.encode()) for n, record in enumerate(records, 1)]

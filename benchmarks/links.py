@@ -32,7 +32,7 @@ def idle(args: argparse.Namespace) -> Row:
         drained(sink, warm["messages"])
         alone = daemon.memory_mb(peak=False)
         problems, sockets = refusals(warm), [links.enter_context(connected(place.ports["w1"])) for _ in range(args.links)]
-        if not all([said(sock, w1(number)) for number, sock in enumerate(sockets, warm["next"])]):
+        if not all(said(sock, w1(number)) for number, sock in enumerate(sockets, warm["next"])):
             problems.append("a link was refused")
         sent = warm["messages"] + args.links
         drained(sink, sent)

@@ -5,10 +5,10 @@
 
 steady: W1, RATE messages a second in all, over N links of one analyzer in turn. day: a laboratory's day (laboratory.py)
 to the ports of its analyzers, X times as fast as it happened; only these hours, only this share of the specimens.
-Prints one JSON line: ``messages`` (acknowledged), ``held`` (how many of them a person must look at), ``results``
-(of the others), ``refused``, ``lost`` (not answered), ``began`` and ``ended`` on the monotonic clock, ``behind_ms`` (how late the generator itself was, at
-worst), and ``links``: ``p50_ms``, ``p99_ms``, ``max_ms`` of the acknowledgement by the name of the link, each from when the
-message was due: waiting behind a late one counts. Standard library only, one process, one epoll.
+Prints one JSON line: ``messages`` (acknowledged), ``held`` (how many of them a person must look at), ``results`` (of the
+others), ``refused``, ``lost`` (not answered), ``began`` and ``ended`` on the monotonic clock, ``behind_ms`` (how late the
+generator itself was, at worst), and ``links``: ``p50_ms``, ``p99_ms``, ``max_ms`` of the acknowledgement by the name of the
+link, each from when the message was due: waiting behind a late one counts. Standard library only, one process, one epoll.
 """
 
 import argparse

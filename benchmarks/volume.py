@@ -20,6 +20,7 @@ import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 
 from bed import Bed, Child, Row, arrived, connected, drained, ended, parser, refusals, run, said
@@ -94,9 +95,13 @@ def questions(place: Bed, stored: int) -> Row:
     with contextlib.closing(Reader(f"sqlite:///{place.store}")) as reader:
         row = {"trace_ms": timed([lambda one=one: reader.trace(one).attempts for one in specimens])}
         row |= {"pending_ms": timed([lambda: reader.pending(100)] * ASKED), "queue_ms": timed([reader.queued] * (ASKED // 10))}
-    for name, words in (("trace", ("trace",)), ("pending", ("pending",)), ("queue", ("queue", "list"))):
-        calls = [lambda more=more: command(place, *words, *more) for more in zip(specimens[:COMMANDS], strict=True)]
-        row[f"{name}_command_ms"] = timed(calls if name == "trace" else [lambda: command(place, *words)] * COMMANDS)
+    asked = {
+        "trace": [("trace", one) for one in specimens],
+        "pending": [("pending",)] * ASKED,
+        "queue": [("queue", "list")] * ASKED,
+    }
+    for name, words in asked.items():
+        row[f"{name}_command_ms"] = timed([partial(command, place, *some) for some in words[:COMMANDS]])
     return row
 
 
