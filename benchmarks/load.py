@@ -6,8 +6,8 @@ W1 goes over MLLP, W2 over LIS01; flood is W1 of an analyzer that has ``FLOOD`` 
 seconds or N messages; --reconnect makes a connection for each message. Prints one JSON line: ``messages``
 (acknowledged), ``refused``, ``lost`` (connections that ended before their answer), ``p50_ms``, ``p99_ms`` of the
 acknowledgement, ``began`` and ``ended`` on the monotonic clock that all processes share, ``next`` (the number after the
-last message: a warm-up is a run before, and the next run goes on from there). MLLP: from sending to the whole acknowledgement; LIS01: from ENQ to the ACK of the last frame.
-Standard library only, one process, one epoll.
+last message: a warm-up is a run before, and the next run goes on from there). MLLP: from sending to the whole
+acknowledgement; LIS01: from ENQ to the ACK of the last frame. Standard library only, one process, one epoll.
 """
 
 import argparse
