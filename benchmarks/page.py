@@ -108,19 +108,21 @@ def head(lines: Lines) -> str:
     tiny = "\n\n**Made with next to nothing, to try the programs: these numbers say nothing.**" if about.get("tiny") else ""
     wrong = [f"- {row['part']}, run {row['run']}: {problem}" for row in lines.rows for problem in row.get("problems", ())]
     runs = len(lines.values("run"))
-    made = f"{about.get('day', '')}, labbridge {__version__}, the median of {runs} runs"
-    machine = [
-        (name, str(about[name])) for name in ("processor", "cores", "memory_gb", "kernel", "python", "sqlite") if name in about
-    ]
+    made = f"{about.get('day', 'today')}, labbridge {__version__}, the median of {runs} runs, of the day one"
+    machine = [(name.replace("_gb", ", GB"), str(about[name])) for name in _MACHINE if name in about]
     text = f"""# Performance
 
-Written by `make performance`: {made}. Generator, hospital and what is measured share the machine, everything speaks over the loopback: compare ratios, not numbers of two machines.
-A message counts once the hospital has acknowledged every result of it, mapped and verified; each run ends by comparing
-what was acknowledged with what arrived.{tiny}
+Written by `make performance`: {made}. Generator, hospital
+and what is measured share the machine, everything speaks over the loopback: compare ratios, not numbers of two machines. A
+message counts once the hospital has acknowledged every result of it, mapped and verified; each run ends by comparing what
+was acknowledged with what arrived.{tiny}
 
 {table(["machine", ""], machine)}"""
     found = "\n".join(wrong)
     return f"{text}\n\n## What went wrong\n\n{found}" if wrong else text
+
+
+_MACHINE = ("processor", "cores", "memory_gb", "kernel", "python", "sqlite")
 
 
 def limits(lines: Lines) -> str:
@@ -246,10 +248,11 @@ def links(lines: Lines) -> str:
         [name, *(number(lines.middle(one, what="flood", by=by)) for one in ("flood_per_second", "p50_ms", "p99_ms", "max_ms"))]
         for by, name in FLOODS.items()
     ]
+    rate = number(lines.middle("rate", what="flood"))
     return f"""## Many links, and one that says too much
 
 {count} links that have sent a message each and are silent: {alone} MB before, {linked} MB with them, {more} MB more; they take
-{share} of one core. W1 at {number(lines.middle("rate", what="flood"))} a second on one link, while another analyzer sends without waiting for answers:
+{share} of one core. W1 at {rate} a second on one link, while another analyzer sends without waiting for answers:
 
 {table(["", "flood, messages/s", "p50 ms", "p99 ms", "worst ms"], rows)}"""
 
