@@ -81,8 +81,9 @@ class Lines:
 
     def ratio(self, name: str, one: Row, other: Row) -> float | None:
         """The median of the ratios of one line's number to another's, each pair of one run, in the order of the lines."""
-        pairs = [(a[name], b[name]) for run in self.values("run") for a, b in self._pairs(run, one, other)]
-        return median([a / b for a, b in pairs if b]) if any(b for _, b in pairs) else None
+        pairs = [pair for run in self.values("run") for pair in self._pairs(run, one, other)]
+        ratios = [a[name] / b[name] for a, b in pairs if name in a and b.get(name)]
+        return median(ratios) if ratios else None
 
     def _pairs(self, run: int, one: Row, other: Row) -> Iterator[tuple[Row, Row]]:
         return zip(self.find(run=run, **one), self.find(run=run, **other), strict=False)

@@ -4,7 +4,8 @@
     performance.py --page-only [--results FILE] [--docs DIR]
 
 Each part is a program of its own (bench.py, curve.py, drain.py, links.py, volume.py, day.py); their JSON lines are added to
-the results file with the number of the run, so that a run that was broken off goes on with what is missing. The page
+the results file with the number of the run, so that what was broken off goes on with what is missing; with all of it
+there everything is measured anew. The page
 (page.py) tells the medians of the runs, and every ratio is made within one run first. --tiny runs everything with next to
 nothing: it proves that the programs work, and nothing else. The exit status is 1 when a line has problems.
 """
@@ -65,6 +66,21 @@ def results(file: Path) -> list[Row]:
     return [json.loads(line) for line in file.read_text().splitlines()] if file.exists() else []
 
 
+def missing(args: argparse.Namespace) -> list[tuple[str, int]]:
+    """Which parts of which runs the results have not; those of a run come before the next run's."""
+    done = {(row["part"], row["run"]) for row in results(args.results) if "part" in row}
+    wanted = [(part, number) for number in range(1, args.runs + 1) for part in args.only if part not in ONCE or number == 1]
+    if not args.results.exists():
+        args.results.write_text(json.dumps(machine() | {"day": time.strftime("%Y-%m-%d"), "tiny": args.tiny}) + "\n")
+    return [one for one in wanted if one not in done]
+
+
+def anew(args: argparse.Namespace) -> list[tuple[str, int]]:
+    """Everything: the results had it all, and are kept under another name."""
+    args.results.replace(args.results.with_suffix(".before.jsonl"))
+    return missing(args)
+
+
 def main() -> int:
     """Measures what is missing, writes the page; returns the exit status."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -78,13 +94,8 @@ def main() -> int:
     args = parser.parse_args()
     args.results.parent.mkdir(parents=True, exist_ok=True)
     if not args.page_only:
-        if not args.results.exists():
-            args.results.write_text(json.dumps(machine() | {"day": time.strftime("%Y-%m-%d"), "tiny": args.tiny}) + "\n")
-        done = {(row["part"], row["run"]) for row in results(args.results) if "part" in row}
-        for number in range(1, args.runs + 1):
-            for part in args.only:
-                if (part, number) not in done and not (part in ONCE and number > 1):
-                    measure(part, number, args)
+        for part, number in missing(args) or anew(args):
+            measure(part, number, args)
     rows = results(args.results)
     write(rows, args.docs)
     return int(any(row.get("problems") for row in rows))

@@ -79,6 +79,8 @@ class Replay:
                 if number in self.links:
                     self._hear(self.links[number])
         self.lost += sum(bool(link.now) + len(link.waiting) for link in self.order)
+        for link in self.order:
+            link.socket.close()
 
     def _hear(self, link: Link) -> None:
         try:
