@@ -253,7 +253,7 @@ def links(lines: Lines) -> str:
     return f"""## Many links, and one that says too much
 
 {count} links that have sent a message each and are silent: {alone} MB before, {linked} MB with them, {more} MB more; they take
-{share} of one core. W1 at {rate} a second on one link, while another analyzer sends without waiting for answers:
+{share} of one core. W1 at {rate} a second on ten links, while another analyzer sends without waiting for answers:
 
 {table(["", "flood, messages/s", "p50 ms", "p99 ms", "worst ms"], rows)}"""
 
