@@ -267,11 +267,11 @@ def latency(lines: Lines) -> tuple[str, str]:
     names = {"labbridge": "labbridge, to the hospital", "sqlite": "floor: commits the raw message"}
     for group, (of, name) in enumerate(names.items()):
         found = {"part": "curve", "of": of}
-        middles = [[lines.middle(one, offered=rate, **found) for one in _CURVE] for rate in lines.values("offered", **found)]
+        middles = [[lines.middle(one, offered=rate, **found) or 0.0 for one in _CURVE] for rate in lines.values("offered", **found)]
         rows += [[name, *map(number, some)] for some in middles]
-        steady = [some for some in middles if some[1] >= 0.95 * some[0]]  # type: ignore[operator]
+        steady = [some for some in middles if some[1] >= 0.95 * some[0]]
         for place, share in ((3, "p99"), (2, "p50")):
-            drawn.append(Line(f"{of}, {share}", [(some[0], some[place]) for some in steady], group, share == "p50"))  # type: ignore[misc]
+            drawn.append(Line(f"{of}, {share}", [(some[0], some[place]) for some in steady], group, share == "p50"))
     if not any(line.points for line in drawn):
         return "", ""
     text = f"""## Latency against load

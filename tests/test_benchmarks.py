@@ -158,10 +158,17 @@ def test_a_tiny_day_comes_through_whole(tmp_path: Path) -> None:
     assert not list(tmp_path.iterdir())
 
 
-def test_a_queue_that_waited_is_drained_and_counted(tmp_path: Path) -> None:
-    row = said("drain.py", "--deliveries", 150, "--folder", tmp_path)
-    assert (row["deliveries"], row["problems"]) == (150, [])
+def test_a_queue_that_waited_is_drained_and_told_on_the_page(tmp_path: Path) -> None:
+    """One part of `make performance`, tiny: measured, kept in the results, written down."""
+    results, docs = tmp_path / "run" / "results.jsonl", tmp_path / "docs"
+    options = ("--tiny", "--runs", "1", "--only", "drain", "--results", results, "--docs", docs, "--folder", tmp_path)
+    command = [sys.executable, str(BENCHMARKS / "performance.py"), *map(str, options)]
+    subprocess.run(command, check=True, capture_output=True, timeout=200)
+    machine, row = map(json.loads, results.read_text().splitlines())
+    assert (machine["what"], row["part"], row["run"], row["deliveries"], row["problems"]) == ("machine", "drain", 1, 300, [])
     assert min(row[name] for name in ("per_second", "reconnect_s", "start_s", "waiting_mb", "intake_per_second")) > 0
+    assert "| deliveries that waited | 300 |" in (docs / "performance.md").read_text("utf-8")
+    assert sorted(one.name for one in tmp_path.iterdir()) == ["docs", "run"]
 
 
 def test_a_filled_store_is_as_a_daemon_would_have_left_it(instrument: Callable[[str], Any], tmp_path: Path) -> None:
