@@ -12,6 +12,7 @@ nothing: it proves that the programs work, and nothing else. The exit status is 
 
 import argparse
 import json
+import signal
 import subprocess
 import sys
 import time
@@ -92,6 +93,7 @@ def main() -> int:
     parser.add_argument("--docs", type=Path, default=HERE.parent / "docs")
     parser.add_argument("--folder", type=Path, help="where the databases are made (default: the temporary folder)")
     args = parser.parse_args()
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     args.results.parent.mkdir(parents=True, exist_ok=True)
     if not args.page_only:
         for part, number in missing(args) or anew(args):
