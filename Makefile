@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: fuzz help run test lint bench torture faults clean conformance pages
+.PHONY: fuzz help run test lint bench performance torture faults clean conformance pages
 help:            ## this list
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
 
@@ -49,8 +49,11 @@ torture: .venv/ready ## 100 rounds of kill -9 under load, 5,000 power cuts and w
 	$(BIN)/python -m tests.torture power --images $${IMAGES:-4000} --seed $${SEED:-0}
 	$(BIN)/python -m tests.torture power --planted --seed $${SEED:-0}
 
-bench: .venv/ready ## W1 and W2 through to the acknowledged delivery, beside their floors
+bench: .venv/ready ## W1 and W2 through to the acknowledged delivery, beside their floors and peers: a quick table
 	$(BIN)/python benchmarks/bench.py
+
+performance: .venv/ready ## every measurement, 70 minutes and 20 GB of disk; writes docs/performance.md and its pictures (RUNS=3)
+	$(BIN)/python benchmarks/performance.py --runs $(or $(RUNS),3)
 
 clean:           ## removes the environment and what tests leave
 	rm -rf .venv .pytest_cache .mypy_cache .ruff_cache .hypothesis .coverage* dist

@@ -1,12 +1,13 @@
 """A hospital of the smallest kind: answers AA to every MLLP block with the MSA-2 that belongs to it, and counts.
 
-    sink.py
+    sink.py [--port PORT]
 
-Listens on a free port of the loopback and prints ``{"port": ...}``. Each line on standard input is answered by a line:
-``messages``, ``distinct`` (control ids), ``results`` (OBX segments) and ``last`` (when the last message came, on the
-monotonic clock). Ends with its standard input. Standard library only.
+Listens on a port of the loopback, a free one by default, and prints ``{"port": ...}``. Each line on standard input is
+answered by a line: ``messages``, ``distinct`` (control ids), ``results`` (OBX segments), ``first`` and ``last`` (when the
+first and the last message came, on the monotonic clock). Ends with its standard input. Standard library only.
 """
 
+import argparse
 import json
 import os
 import select
@@ -21,11 +22,11 @@ ANSWER = START + b"MSH|^~\\&|SINK|HIS|LAB|LAB|20250107093015||ACK^R01^ACK|%d|P|2
 class Sink:
     """The listening socket, the connections with what came of a block so far, the counts."""
 
-    def __init__(self) -> None:
+    def __init__(self, port: int = 0) -> None:
         self.messages = self.results = 0
-        self.last = 0.0
+        self.first = self.last = 0.0
         self.ids: set[bytes] = set()
-        self.listener = socket.create_server(("127.0.0.1", 0), backlog=256)
+        self.listener = socket.create_server(("127.0.0.1", port), backlog=256)
         self.port: int = self.listener.getsockname()[1]
         self.open: dict[int, tuple[socket.socket, bytearray]] = {}
 
@@ -49,8 +50,8 @@ class Sink:
                     self._report()
 
     def _report(self) -> None:
-        counts = {"messages": self.messages, "distinct": len(self.ids), "results": self.results, "last": self.last}
-        print(json.dumps(counts), flush=True)
+        counts = {"messages": self.messages, "distinct": len(self.ids), "results": self.results}
+        print(json.dumps(counts | {"first": self.first, "last": self.last}), flush=True)
 
     def _hear(self, sock: socket.socket, buffer: bytearray) -> None:
         try:
@@ -75,10 +76,13 @@ class Sink:
         self.results += message.count(b"\rOBX|")
         self.ids.add(control_id)
         self.last = time.monotonic()
+        self.first = self.first or self.last
         return ANSWER % (self.messages, control_id)
 
 
 if __name__ == "__main__":
-    sink = Sink()
+    parser = argparse.ArgumentParser(description="a hospital that accepts everything, loopback only")
+    parser.add_argument("--port", type=int, default=0)
+    sink = Sink(parser.parse_args().port)
     print(json.dumps({"port": sink.port}), flush=True)
     sink.run()

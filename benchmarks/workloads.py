@@ -71,7 +71,7 @@ def w1(n: int) -> bytes:
     return (b"%010d" % n).join(_W1[n % _VARIANTS])
 
 
-def _frame(number: int, record: bytes) -> bytes:
+def frame(number: int, record: bytes) -> bytes:
     """One LIS01 frame: number modulo 8, record, ETX, checksum modulo 256 in hexadecimal."""
     checked = b"%d" % (number % 8) + record + b"\r" + ETX
     return STX + checked + b"%02X" % (sum(checked) % 256) + b"\r\n"
@@ -91,7 +91,7 @@ def _w2_records(variant: int) -> list[bytes]:
     return [record.encode() for record in (*records, "L|1|N")]
 
 
-_W2 = [[_frame(number, record) for number, record in enumerate(_w2_records(v), 1)] for v in range(_VARIANTS)]
+_W2 = [[frame(number, record) for number, record in enumerate(_w2_records(v), 1)] for v in range(_VARIANTS)]
 _W2_OWN = [(number, record.split(b"@")) for number, record in enumerate(_w2_records(0), 1) if b"@" in record]
 
 
@@ -100,5 +100,5 @@ def w2(n: int) -> list[bytes]:
     frames = _W2[n % _VARIANTS].copy()
     own = b"%010d" % n
     for number, parts in _W2_OWN:
-        frames[number - 1] = _frame(number, own.join(parts))
+        frames[number - 1] = frame(number, own.join(parts))
     return frames
