@@ -106,7 +106,7 @@ class Fray:
         finally:
             self.loop.dispose()
         with closing(Reader(f"sqlite:///{self.lab.folder}/lab.db")) as reader:
-            self.model.judge(self.score, partial(self._state, reader))
+            self.model.judge(self.score, partial(state_of, self.model, reader))
         with self.lab.log.open("rb") as file:
             file.seek(log)
             said = file.read()
@@ -150,11 +150,12 @@ class Fray:
         except AssertionError:
             self.score.problems.append(f"{what} within {seconds} s")
 
-    def _state(self, reader: Reader, key: Key) -> str:
-        """The state of the report on this version of a specimen; empty when the journal has none."""
-        values = [f'"{value}"'.encode() for value in self.model.values[key].values()]
-        reports = reader.reports_of(key[0])
-        return next((report.state for report in reports if all(value in report.document for value in values)), "")
+
+def state_of(model: Model, reader: Reader, key: Key) -> str:
+    """The state of the report on this version of a specimen; empty when the journal has none."""
+    values = [f'"{value}"'.encode() for value in model.values[key].values()]
+    reports = reader.reports_of(key[0])
+    return next((report.state for report in reports if all(value in report.document for value in values)), "")
 
 
 def faults(lab: Laboratory, fault: str, load: Load) -> Score:
