@@ -10,7 +10,6 @@ import signal
 import sqlite3
 import subprocess
 import sys
-import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -127,7 +126,6 @@ def _ready(stand: Stand) -> None:
 def machine(stand: Stand, number: int, dice: random.Random) -> str:
     """A trouble of the machine, of a few seconds: the clock, another process in the store, no processor to be had."""
     if not stand.alive():
-        stand.fault = "clock-jumps"
         stand.live()
     name = tuple(MACHINE)[number % len(MACHINE)]
     with MACHINE[name](stand, dice):
@@ -233,8 +231,8 @@ class Class(NamedTuple):
     run: Callable[["Class", "Chunk", Path], dict[str, Any]]
     round: Round | None = None
     scaled: bool = False
-    faults: tuple[str, ...] = ()
-    brief: int = 2  # rounds in `make test`
+    under: str = ""  # what the launcher does to every life besides
+    planted: tuple[tuple[str, int], ...] = ()  # mistakes that must be found, and in how many rounds
 
 
 class Chunk(NamedTuple):
@@ -251,7 +249,8 @@ class Chunk(NamedTuple):
 
 
 def _on_a_stand(kind: Class, chunk: Chunk, folder: Path, **options: Any) -> dict[str, Any]:
-    stand = Stand(folder, chunk.seed * 1_000_003 + chunk.numbers[0], scaled=kind.scaled, fault=chunk.fault, **options)
+    seed, fault = chunk.seed * 1_000_003 + chunk.numbers[0], "+".join(filter(None, (kind.under, chunk.fault)))
+    stand = Stand(folder, seed, scaled=kind.scaled, fault=fault, **options)
     happened: Counter[str] = Counter()
     assert kind.round
     try:
@@ -280,33 +279,47 @@ def _on_postgresql(kind: Class, chunk: Chunk, folder: Path) -> dict[str, Any]:
         server.close()
 
 
-def _in_a_fray(side: str) -> Callable[[Class, Chunk, Path], dict[str, Any]]:
-    """Faults of the simulators, as many as the chunk has rounds: those of the hospital, or connections that are reset."""
+def _in_a_fray(names: Sequence[str], sides: tuple[str, ...]) -> Callable[[Class, Chunk, Path], dict[str, Any]]:
+    """Faults of the simulators, as many as the chunk has rounds, in equal shares; none of them is replayed alone."""
 
     def run(kind: Class, chunk: Chunk, folder: Path) -> dict[str, Any]:
         folder.mkdir(parents=True, exist_ok=True)
-        lab = faulty_laboratory(folder, limit="512KiB", fault=chunk.fault)
+        before = [sys.executable, launcher.__file__, chunk.fault] if chunk.fault else []
+        lab = faulty_laboratory(folder, "512KiB", before)
+        total: dict[str, Any] = {}
         try:
-            names = [name for name in (of("hospital") if side == "hospital" else ["reset"])]
-            total: dict[str, Any] = {}
-            for index, name in enumerate(names):
-                share = len(chunk.numbers) // len(names) + (index < len(chunk.numbers) % len(names))
-                if not share:
-                    continue
-                seed = chunk.seed * 1_000_003 + chunk.numbers[0] + index
-                load = Load(0.5, 6, seed, rate=25.0, pace=0.02, excess=1 << 20, share=0.25, sides=SIDES[side], befall=share)
-                score = asdict(faults(lab, name, load))
-                score["happened"] = Counter({f"hospital: {n}" if side == "hospital" else n: c for n, c in score["drawn"].items()})
-                total = add(total, score)
-            return total
+            for name, share in Counter(names[number % len(names)] for number in chunk.numbers).items():
+                seed = chunk.seed * 1_000_003 + chunk.numbers[0]
+                befall = -(-share // len(sides))
+                load = Load(0.3, 6, seed, 25.0, 0.02, 1 << 20, share=0.25 * (4 if sides == ("hospital",) else 1), sides=sides, befall=befall)
+                score = faults(lab, name, load)
+                total = add(total, {**asdict(score), "happened": score.drawn})
         finally:
-            if lab.process is not None and lab.process.poll() is None:
-                lab.stop()
+            lab.kill()
+        return total
 
     return run
 
 
-SIDES = {"hospital": ("hospital",), "links": ("astm", "hl7")}
+def _with_the_hospital(kind: Class, chunk: Chunk, folder: Path) -> dict[str, Any]:
+    """A part of the rounds stops the hospital and starts it again, the others are faults of the simulated one."""
+    down = chunk._replace(numbers=[number for number in chunk.numbers if number % 10 == 0])
+    others = chunk._replace(numbers=[number for number in chunk.numbers if number % 10])
+    answers = _in_a_fray(tuple(of("hospital")), ("hospital",))
+    results = [one(kind, part, folder / name) for name, one, part in (("down", _on_a_stand, down), ("faulty", answers, others)) if part.numbers]
+    return add(results[0], results[-1]) if len(results) == 2 else results[0]
+
+
+def down(stand: Stand, number: int, dice: random.Random) -> str:
+    """The hospital is not there for a while."""
+    if not stand.alive():
+        stand.live()
+    stand.hospital.stop()
+    time.sleep(dice.uniform(0.2, 2.0))
+    stand.goes_on()
+    stand.hospital.start()
+    time.sleep(0.3)
+    return "down"
 
 
 def add(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
@@ -325,14 +338,17 @@ def add(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 
 CLASSES: dict[str, Class] = {
-    "kill": Class(1600, 40, _on_a_stand, kill, faults=("acknowledge-before-commit", "settle-before-answer"), brief=6),
-    "disk": Class(120, 20, _on_a_stand, disk, scaled=True, faults=("failure-not-noticed",), brief=3),
-    "stall": Class(60, 10, _on_a_stand, stall, scaled=True, faults=("never-overdue",), brief=2),
-    "hospital": Class(550, 50, _in_a_fray("hospital"), faults=("no-retry", "another-control-id", "swapped-specimen"), brief=14),
-    "links": Class(240, 40, _in_a_fray("links"), faults=("lane-order-ignored",), brief=4),
-    "machine": Class(80, 8, _on_a_stand, machine, scaled=False, faults=(), brief=4),
-    "postgres": Class(320, 20, _on_postgresql, postgres, faults=("acknowledge-before-commit",), brief=3),
-}
+    "kill": Class(1600, 40, _on_a_stand, kill, planted=(("acknowledge-before-commit", 20), ("frames-not-kept", 40))),
+    "disk": Class(120, 20, _on_a_stand, disk, scaled=True, planted=(("failure-not-noticed", 10),)),
+    "stall": Class(60, 10, _on_a_stand, stall, scaled=True, planted=(("never-overdue", 4),)),
+    "hospital": Class(
+        560, 40, _with_the_hospital, down,
+        planted=(("dropped-retry", 20), ("another-control-id", 20), ("swapped-specimen", 5), ("lane-order-ignored", 20)),
+    ),
+    "links": Class(240, 40, _in_a_fray(("reset",), ("astm", "hl7")), planted=(("broken-off-taken-for-whole", 20),)),
+    "machine": Class(80, 8, _on_a_stand, machine, under="clock-jumps", planted=(("acknowledged-when-locked", 4),)),
+    "postgres": Class(320, 20, _on_postgresql, postgres, planted=(("acknowledge-before-commit", 6),)),
+}  # fmt: skip
 
 
 def chunks(name: str, seed: int, rounds: int, fault: str = "") -> Iterator[Chunk]:
