@@ -6,10 +6,12 @@ a round draws hangs on the seed, the class and the round's number alone, so ``--
 
 import os
 import random
+import shutil
 import signal
 import sqlite3
 import subprocess
 import sys
+import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
@@ -269,14 +271,15 @@ def _on_a_stand(kind: Class, chunk: Chunk, folder: Path, **options: Any) -> dict
 
 
 def _on_postgresql(kind: Class, chunk: Chunk, folder: Path) -> dict[str, Any]:
-    folder.mkdir(parents=True, exist_ok=True)
-    server = Server(folder / "pg", fsync=True)
+    """As on a stand; the server syncs its own log, and has a folder that its user can reach."""
+    place = Path(tempfile.mkdtemp(prefix="labbridge-"))
+    server = Server(place, fsync=True)
     try:
         with server.database() as url:
-            Stand.server = server
-            return _on_a_stand(kind, chunk, folder / "lab", url=url)
+            return _on_a_stand(kind, chunk, folder, url=url, server=server)
     finally:
         server.close()
+        shutil.rmtree(place)
 
 
 def _in_a_fray(names: Sequence[str], sides: tuple[str, ...]) -> Callable[[Class, Chunk, Path], dict[str, Any]]:

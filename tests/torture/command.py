@@ -49,7 +49,7 @@ def main(arguments: list[str]) -> int:
     if options.image is not None:
         return _one(cuts, options.image, folder)
     broke = _run(cuts, f"seed {options.seed}", options.images, options.processes, folder)
-    for second in _again(cuts, options.again, folder):
+    for second in again(cuts, options.again, folder):
         broke += _run(Cuts(load.recorded(second), options.seed), second.name, AGAIN_IMAGES, options.processes, second)
     if not broke and not options.keep and not options.trace:
         shutil.rmtree(folder)
@@ -67,7 +67,7 @@ def _run(cuts: Cuts, what: str, images: int, processes: int, folder: Path) -> in
     return len(score.problems)
 
 
-def _again(cuts: Cuts, count: int, folder: Path) -> Iterator[Path]:
+def again(cuts: Cuts, count: int, folder: Path) -> Iterator[Path]:
     """Records what the daemon does on some images: each recording's folder."""
     for index, image in cuts.images(range(count)):
         second = folder / f"again-{index}"

@@ -105,9 +105,18 @@ class Device(threading.Thread):
 
 
 class Stand:
-    """``scaled``: the daemon has a second to answer an analyzer; ``fault`` is planted in every life of the daemon."""
+    """``scaled``: the daemon has a second to answer an analyzer; ``fault`` is planted in every life of the daemon; ``server`` is PostgreSQL."""
 
-    def __init__(self, folder: Path, seed: int, *, url: str = "sqlite:///lab.db", scaled: bool = False, fault: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        url: str = "sqlite:///lab.db",
+        scaled: bool = False,
+        fault: str = "",
+        server: Any = None,
+    ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.url = folder, url.replace("sqlite:///", f"sqlite:///{folder}/")
         changes = [('codes = "his"\n', "")]
@@ -117,7 +126,7 @@ class Stand:
             changes += [(head, timers + head) for head in heads]
         self.laboratory = Laboratory(folder, self.url, repeat="latest-measured", timeout="2s", changes=changes)
         self.limit = SCALED_ANSWER_S if scaled else ANSWER_S
-        self.fault = fault
+        self.fault, self.server = fault, server
         self.model, self.score, self.stop = Model(seed, 100), Score(), threading.Event()
         self.hospital = Hospital(self.laboratory.his, self._answer).start()
         self.devices = [Device(number, protocol, self) for number, protocol in enumerate(DEVICES)]
