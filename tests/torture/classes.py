@@ -65,8 +65,7 @@ def kill(stand: Stand, number: int, dice: random.Random) -> str:
         stand.live()
         before = stand.acknowledged()
         time.sleep(dice.uniform(0, 0.5))
-        with stand.noted():
-            wait_until(lambda: stand.acknowledged() > before + 4, 20, "there is a load")
+        wait_until(lambda: stand.acknowledged() > before + 4, 10, "there is a load")
         name = "at a random moment"
     stand.kill()
     return name
@@ -93,7 +92,7 @@ def disk(stand: Stand, number: int, dice: random.Random) -> str:
     on, do = DISK[number % len(DISK)]
     _ready(stand)
     seconds = dice.choice((0.0, 0.0, dice.uniform(0.2, 1.5))) if do != "short" else 0.0
-    befallen = _befall(stand, Step(on, dice.randint(1, 6), do, seconds))
+    befallen = stand.befall(Step(on, dice.randint(1, 6), do, seconds))
     if dice.random() < 1 / 3:
         stand.kill()
         _ready(stand)
@@ -105,15 +104,9 @@ def stall(stand: Stand, number: int, dice: random.Random) -> str:
     """A write or an fsync takes seconds: longer than an analyzer may wait, by timers that are scaled down."""
     on = ("wal write", "wal fsync", "db write", "db fsync")[number % 4]
     _ready(stand)
-    befallen = _befall(stand, Step(on, dice.randint(1, 4), "stall", dice.uniform(1.5, 4.0)))
+    befallen = stand.befall(Step(on, dice.randint(1, 4), "stall", dice.uniform(1.5, 4.0)))
     stand.goes_on()
     return f"stall at {on}" if befallen else "nothing befell"
-
-
-def _befall(stand: Stand, step: Step) -> int:
-    with stand.noted():
-        return stand.befall(step)
-    return 0
 
 
 def _ready(stand: Stand) -> None:
@@ -207,8 +200,7 @@ def postgres(stand: Stand, number: int, dice: random.Random) -> str:
         stand.live()
     before = stand.acknowledged()
     time.sleep(dice.uniform(0, 0.4))
-    with stand.noted():
-        wait_until(lambda: stand.acknowledged() > before + 4, 20, "there is a load")
+    wait_until(lambda: stand.acknowledged() > before + 4, 10, "there is a load")
     what = ("kill", "restart", "both")[number % 3]
     if what != "kill":
         server.stop()
@@ -252,7 +244,7 @@ class Chunk(NamedTuple):
 
 def _on_a_stand(kind: Class, chunk: Chunk, folder: Path, **options: Any) -> dict[str, Any]:
     seed, fault = chunk.seed * 1_000_003 + chunk.numbers[0], "+".join(filter(None, (kind.under, chunk.fault)))
-    stand = Stand(folder, seed, scaled=kind.scaled, fault=fault, **options)
+    stand = Stand(folder, seed, scaled=kind.scaled, fault=fault, patience=1.0 if chunk.fault else 10.0, **options)
     happened: Counter[str] = Counter()
     assert kind.round
     try:
@@ -350,7 +342,7 @@ CLASSES: dict[str, Class] = {
     ),
     "links": Class(240, 40, _in_a_fray(("reset",), ("astm", "hl7")), planted=(("broken-off-taken-for-whole", 20),)),
     "machine": Class(80, 8, _on_a_stand, machine, under="clock-jumps", planted=(("acknowledged-when-locked", 4),)),
-    "postgres": Class(320, 20, _on_postgresql, postgres, planted=(("acknowledge-before-commit", 6),)),
+    "postgres": Class(320, 20, _on_postgresql, postgres, planted=(("no-fsync", 6),)),
 }  # fmt: skip
 
 

@@ -254,6 +254,7 @@ def _synchronous(level: str) -> None:
     from labbridge.store import engine
 
     engine._PRAGMAS = tuple(pragma.replace("synchronous=FULL", f"synchronous={level}") for pragma in engine._PRAGMAS)
+    engine._OPTIONS = engine._OPTIONS.replace("synchronous_commit=on", "synchronous_commit=off")
 
 
 def _delivered(tx: Any, queued: Any) -> None:

@@ -134,14 +134,14 @@ class Meddler(Tracer):
             self._done()
             return CONT
         self.befallen += 1
-        words = self._registers(thread)
+        words = registers(thread)
         if step.do == "short":
             self.leaving[thread] = {SIZE: words[SIZE]}  # the program may still use the register
             words[SIZE] //= 2
-            self._set(thread, words)
+            set_registers(thread, words)
         else:
             self.leaving[thread] = {RESULT: -int(getattr(errno, step.do)) & (1 << 64) - 1}
-            self._skip(thread)
+            skip(thread)
         if not step.seconds:
             self._done()
         return SYSCALL
@@ -151,10 +151,10 @@ class Meddler(Tracer):
         if changes is None:
             self._end()
             return
-        words = self._registers(thread)
+        words = registers(thread)
         for word, value in changes.items():
             words[word] = value
-        self._set(thread, words)
+        set_registers(thread, words)
 
     def _end(self) -> None:
         self.befallen = 1
@@ -188,25 +188,31 @@ class Meddler(Tracer):
                     )
         return self.sockets[inode]
 
-    # -- registers -------------------------------------------------------------------------------------------------
 
-    def _registers(self, thread: int) -> list[int]:
-        buffer = ctypes.create_string_buffer(512)
-        size = _regset(GETREGSET, thread, NT_PRSTATUS, buffer, 512)
-        return list(struct.unpack(f"<{size // 8}Q", buffer.raw[:size]))
+# -- registers -----------------------------------------------------------------------------------------------------------
 
-    def _set(self, thread: int, words: list[int]) -> None:
-        data = ctypes.create_string_buffer(struct.pack(f"<{len(words)}Q", *words))
-        _regset(SETREGSET, thread, NT_PRSTATUS, data, 8 * len(words))
 
-    def _skip(self, thread: int) -> None:
-        """The kernel does nothing for this call."""
-        if platform.machine() == "aarch64":
-            _regset(SETREGSET, thread, NT_ARM_SYSTEM_CALL, ctypes.create_string_buffer(struct.pack("<i", -1)), 4)
-        else:
-            words = self._registers(thread)
-            words[NUMBER] = (1 << 64) - 1
-            self._set(thread, words)
+def registers(thread: int) -> list[int]:
+    """The general registers of a thread that is stopped."""
+    buffer = ctypes.create_string_buffer(512)
+    size = _regset(GETREGSET, thread, NT_PRSTATUS, buffer, 512)
+    return list(struct.unpack(f"<{size // 8}Q", buffer.raw[:size]))
+
+
+def set_registers(thread: int, words: list[int]) -> None:
+    """Changes them."""
+    data = ctypes.create_string_buffer(struct.pack(f"<{len(words)}Q", *words))
+    _regset(SETREGSET, thread, NT_PRSTATUS, data, 8 * len(words))
+
+
+def skip(thread: int) -> None:
+    """The kernel does nothing for the call that this thread has entered."""
+    if platform.machine() == "aarch64":
+        _regset(SETREGSET, thread, NT_ARM_SYSTEM_CALL, ctypes.create_string_buffer(struct.pack("<i", -1)), 4)
+    else:
+        words = registers(thread)
+        words[NUMBER] = (1 << 64) - 1
+        set_registers(thread, words)
 
 
 def _regset(request: int, thread: int, kind: int, buffer: Any, size: int) -> int:

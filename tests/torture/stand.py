@@ -105,7 +105,9 @@ class Device(threading.Thread):
 
 
 class Stand:
-    """``scaled``: the daemon has a second to answer an analyzer; ``fault`` is planted in every life of the daemon; ``server`` is PostgreSQL."""
+    """``scaled``: the daemon has a second to answer an analyzer; ``fault`` is planted in every life of the daemon; ``server`` is PostgreSQL.
+
+    ``patience``: so many seconds for the queue to drain, and for the daemon to acknowledge again."""
 
     def __init__(
         self,
@@ -116,6 +118,7 @@ class Stand:
         scaled: bool = False,
         fault: str = "",
         server: Any = None,
+        patience: float = 10.0,
     ) -> None:
         folder.mkdir(parents=True, exist_ok=True)
         self.folder, self.url = folder, url.replace("sqlite:///", f"sqlite:///{folder}/")
@@ -126,7 +129,7 @@ class Stand:
             changes += [(head, timers + head) for head in heads]
         self.laboratory = Laboratory(folder, self.url, repeat="latest-measured", timeout="2s", changes=changes)
         self.limit = SCALED_ANSWER_S if scaled else ANSWER_S
-        self.fault, self.server = fault, server
+        self.fault, self.server, self.patience = fault, server, patience
         self.model, self.score, self.stop = Model(seed, 100), Score(), threading.Event()
         self.hospital = Hospital(self.laboratory.his, self._answer).start()
         self.devices = [Device(number, protocol, self) for number, protocol in enumerate(DEVICES)]
@@ -195,15 +198,10 @@ class Stand:
     def acknowledged(self) -> int:
         return len(self.model.acknowledged)
 
-    def goes_on(self, messages: int = 8, seconds: float = 15.0) -> None:
-        """So many messages are acknowledged from now on; notes a problem where they are not."""
+    def goes_on(self, messages: int = 8) -> None:
+        """So many messages are acknowledged from now on; raises AssertionError where they are not."""
         target = self.acknowledged() + messages
-        with self.noted():
-            wait_until(lambda: self.acknowledged() >= target, seconds, "the daemon acknowledges again")
-
-    def noted(self) -> Any:
-        """What fails within is a problem of the daemon, not of the harness."""
-        return _Noted(self.score)
+        wait_until(lambda: self.acknowledged() >= target, self.patience, "the daemon acknowledges again")
 
     # -- the judgement ---------------------------------------------------------------------------------------------
 
@@ -218,8 +216,10 @@ class Stand:
             for _ in range(device.missed):
                 self.score.against("missed", f"an analyzer waited longer than {self.limit} s")
         with closing(Reader(self.url)) as reader:
-            with self.noted():
-                wait_until(lambda: not reader.queued(), 10, "the queue drains")
+            try:
+                wait_until(lambda: not reader.queued(), self.patience, "the queue drains")
+            except AssertionError as error:
+                self.score.problems.append(f"stuck: {error}")
             self.model.taken = self.hospital.got()
             self.model.judge(self.score, lambda key: state_of(self.model, reader, key))
         said = self.laboratory.log.read_bytes()
@@ -239,17 +239,3 @@ class Stand:
     def result(self) -> dict[str, Any]:
         """The score, and what else is known of it, for the state on the disk."""
         return {**asdict(self.score), "listening": self.listening}
-
-
-class _Noted:
-    def __init__(self, score: Score) -> None:
-        self.score = score
-
-    def __enter__(self) -> None:
-        pass
-
-    def __exit__(self, _kind: object, error: BaseException | None, _trace: object) -> bool:
-        if isinstance(error, AssertionError):
-            self.score.problems.append(f"stuck: {str(error)[-600:]}")
-            return True
-        return False

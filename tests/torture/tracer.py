@@ -59,11 +59,11 @@ libc.ptrace.restype = ctypes.c_long
 
 
 class Call(NamedTuple):
-    """A traced call that did not fail. ``subject`` is a file's inode (or a socket's); ``name`` its path."""
+    """A traced call that did not fail, or an fsync that did. ``subject`` is a file's inode (or a socket's); ``name`` its path."""
 
     entered: int
     returned: int
-    kind: str  # create open write truncate sync syncdir unlink rename sent received end, or unknown
+    kind: str  # create open write truncate sync syncdir failed unlink rename sent received end, or unknown
     subject: int
     name: str = ""
     offset: int = 0
