@@ -5,6 +5,7 @@ the daemon meanwhile is the business of ``classes``; ``judge`` then holds everyt
 """
 
 import json
+import sqlite3
 import sys
 import threading
 import time
@@ -93,6 +94,9 @@ class Device(threading.Thread):
                 return b"MSA|AA" in self.client.send(message)
             return bool(self.client.send(message.decode().rstrip("\r").split("\r")))
         except OSError:
+            if self.protocol == "astm" and self.client is not None and self.client.acknowledged:
+                records = message.split(b"\r")[: self.client.acknowledged]
+                self.stand.broken.append((b"".join(record + b"\r" for record in records), message))
             self.hang_up()
             return False
 
@@ -134,6 +138,7 @@ class Stand:
         self.hospital = Hospital(self.laboratory.his, self._answer).start()
         self.devices = [Device(number, protocol, self) for number, protocol in enumerate(DEVICES)]
         self.plan, self.told = folder / "plan.json", folder / "told"
+        self.broken: list[tuple[bytes, bytes]] = []  # the acknowledged frames of a message that broke off, and the message
         self.listening: list[float] = []  # seconds until a life that was not traced accepted
         self.traced = False
 
@@ -222,9 +227,22 @@ class Stand:
                 self.score.problems.append(f"stuck: {error}")
             self.model.taken = self.hospital.got()
             self.model.judge(self.score, lambda key: state_of(self.model, reader, key))
+        if self.server is None:
+            self._judge_frames()
         said = self.laboratory.log.read_bytes()
         self.score.problems += [f"the daemon's log says {word.decode()}" for word in OURS if word in said]
         return self.score
+
+    def _judge_frames(self) -> None:
+        """What was acknowledged of a message that broke off is in the journal: as such, or because all of it had been stored."""
+        with closing(sqlite3.connect(self.folder / "lab.db")) as store:
+            partly = [body for (body,) in store.execute("SELECT body FROM message WHERE kind = 'incomplete'")]
+            for text, message in self.broken:
+                if any(body.startswith(text) for body in partly):
+                    continue
+                whole = "SELECT count(*) FROM message WHERE kind IN ('stored', 'duplicate') AND body = ?"
+                if store.execute(whole, (message,)).fetchone()[0] < 2:
+                    self.score.against("lost", f"acknowledged frames that are nowhere: {len(text)} bytes of {message[-80:]!r}")
 
     def close(self) -> None:
         """Ends everything."""

@@ -1,23 +1,120 @@
-"""Kill -9 at random moments under load: promises 1, 2 and 3 hold. ``make torture`` runs a hundred rounds."""
+"""Every class of torture, briefly: the promises hold, and a mistake that is planted is found. ``make torture`` does it for long."""
 
+import json
 from pathlib import Path
+from typing import Any
 
 import pytest
 
-from tests.torture.harness import FEW, torture
+from labbridge.simulators.faults import of
+from tests.faults.model import COUNTERS
+from tests.torture import suite
+from tests.torture.classes import BOUNDARIES, CLASSES, KILLS, Chunk, add, chunks, dice_of, run
+from tests.torture.suite import State
+
+# Rounds that are quick, and of every kind; what a mistake is found in.
+SOUND = {
+    "kill": (0, 2, 5, 9, 12, 16, 18),
+    "disk": (0, 1, 5),
+    "stall": (1,),
+    "hospital": (0, 1, 5),
+    "links": range(4),
+    "machine": (0, 1, 2),
+}
+PLANTED = [
+    ("kill", "acknowledge-before-commit", (2, 2, 2)),
+    ("kill", "frames-not-kept", (10, 11)),
+    ("disk", "failure-not-noticed", (1, 1)),
+    ("stall", "never-overdue", (1,)),
+    ("hospital", "swapped-specimen", (1,)),
+    ("links", "broken-off-taken-for-whole", range(6)),
+    ("machine", "acknowledged-when-locked", (1,)),
+]
 
 
-def _holds(folder: Path, rounds: int, url: str = "sqlite:///lab.db") -> None:
-    score = torture(folder, rounds, seed=1, url=url, say=lambda _: None)
-    assert score.problems == []
-    assert score.kills == rounds
-    assert len(score.acknowledged) > FEW * rounds, "there was a load"
+def _kept(result: dict[str, Any]) -> None:
+    assert result["problems"] == []
+    assert result["counts"] == dict.fromkeys(COUNTERS, 0)
+    assert result["acknowledged"] > 0
+    assert result["taken"] >= result["acknowledged"]
 
 
-def test_ten_rounds_of_kill_9_lose_nothing_and_double_nothing(tmp_path: Path) -> None:
-    _holds(tmp_path, 10)
+@pytest.mark.parametrize("name", SOUND)
+def test_nothing_is_lost_doubled_misfiled_out_of_order_or_late_under(name: str, tmp_path: Path) -> None:
+    result = run(Chunk(name, 1, list(SOUND[name])), tmp_path / "lab")
+    _kept(result)
+    assert sum(result["happened"].values()) >= len(SOUND[name]), "whatever was to happen has"
+    assert "nothing befell" not in result["happened"]
 
 
 @pytest.mark.postgresql
-def test_rounds_of_kill_9_on_postgresql_lose_nothing_and_double_nothing(tmp_path: Path, postgresql_url: str) -> None:
-    _holds(tmp_path, 4, postgresql_url)
+def test_nothing_is_lost_doubled_misfiled_or_out_of_order_on_postgresql(tmp_path: Path) -> None:
+    _kept(run(Chunk("postgres", 1, [0, 1, 2]), tmp_path / "lab"))
+
+
+@pytest.mark.parametrize(("name", "fault", "numbers"), PLANTED, ids=[fault for _, fault, _ in PLANTED])
+def test_a_planted_mistake_is_found(name: str, fault: str, numbers: Any, tmp_path: Path) -> None:
+    result = run(Chunk(name, 1, list(numbers), fault), tmp_path / "lab")
+    assert any(result["counts"].values()), result["problems"]
+
+
+def test_every_class_has_a_mistake_that_it_must_find() -> None:
+    assert all(kind.planted for kind in CLASSES.values())
+    assert {fault for _, fault, _ in PLANTED} <= {fault for kind in CLASSES.values() for fault, _ in kind.planted}
+
+
+def test_the_rounds_cover_all_kinds_of_boundaries_and_faults_evenly() -> None:
+    rounds = [number for chunk in chunks("kill", 1, 1600) for number in chunk.numbers]
+    assert rounds == list(range(1600))
+    assert KILLS == len(BOUNDARIES) + 4
+    assert {round(1600 / KILLS)} == {sum(number % KILLS == place for number in rounds) for place in range(KILLS)}
+    names = len(tuple(of("hospital")))
+    assert CLASSES["hospital"].chunk >= names, "a chunk has each of them"
+
+
+def test_a_round_hangs_on_seed_class_and_number_alone() -> None:
+    assert dice_of(1, "kill", 7).random() == dice_of(1, "kill", 7).random()
+    assert len({dice_of(seed, name, 7).random() for seed in (1, 2) for name in ("kill", "disk")}) == 4
+
+
+def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What stands in the file is not run again; with another seed, everything is."""
+    result = {
+        "acknowledged": 3, "taken": 3, "slowest": 0.1, "counts": dict.fromkeys(COUNTERS, 0), "problems": [],
+        "happened": {"down": 2}, "listening": [1.0, 2.0], "seconds": 4.0,
+    }  # fmt: skip
+    ran: list[str] = []
+
+    def once(chunk: Chunk) -> dict[str, Any]:
+        ran.append(chunk.key)
+        return {"broken": "interrupted"} if len(ran) == 3 else result
+
+    monkeypatch.setattr(suite, "in_a_process", once)
+    wanted = list(chunks("disk", 5, 100))
+    for _ in range(2):
+        suite.run(wanted, State(tmp_path / "state.json", 5), workers=1)
+    assert sorted(ran) == sorted([*(chunk.key for chunk in wanted), ran[2]])
+    whole = suite.total(State(tmp_path / "state.json", 5), wanted)
+    assert (whole["acknowledged"], whole["happened"], len(whole["listening"])) == (15, {"down": 10}, 10)
+    assert json.loads((tmp_path / "state.json").read_text())["seed"] == 5
+    assert State(tmp_path / "state.json", 6).done == {}
+    assert add(result, {**result, "problems": ["lost"], "slowest": 0.2})["problems"] == ["lost"]
+
+
+def test_the_page_tells_what_was_injected_and_what_was_found(tmp_path: Path) -> None:
+    state = State(None, 5)
+    one = {
+        "acknowledged": 3, "taken": 3, "slowest": 0.1, "counts": {**dict.fromkeys(COUNTERS, 0), "lost": 7}, "problems": ["lost: x"] * 7,
+        "happened": {"before wal fsync": 2}, "listening": [1.0, 1.5, 2.0], "seconds": 4.0,
+    }  # fmt: skip
+    for chunk in suite.planted(5):
+        state.done[chunk.key] = one
+    state.done[suite.POWER] = dict.fromkeys(("images", "boundaries", "acknowledged", "stores", "daemons", "broke", "failed"), 11)
+    state.done[suite.POWER_PLANTED] = {"no-fsync": {"broke": 9, "of": 20, "kinds": {"ledger": 9}}}
+    page = suite.page(state, dict.fromkeys(CLASSES, one), 5, 1.5)
+    assert "1.50 s (median of 3 restarts" in page
+    assert "| kill | before wal fsync | 2 |" in page
+    assert "| kill | acknowledge-before-commit | lost 7 |" in page
+    assert "| power | no-fsync | 9 of 20 images: ledger |" in page
+    rows = [line for line in page.splitlines() if line.startswith("|")]
+    assert {line.count("|") for line in rows if "images of the disk" in line or "acknowledged but lost" in line} == {9}
