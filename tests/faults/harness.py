@@ -142,7 +142,9 @@ class Fray:
     def _befell(self) -> bool:
         """Whether something has happened, wherever something is to happen, and to enough messages."""
         enough = len(self.model.acknowledged) > self.load.few and len(self._drawn()) >= self.kinds
-        return enough and all(faults.drawn.total() >= self.load.befall for faults in self.faults.values() if any(faults.rates.values()))
+        return enough and all(
+            faults.drawn.total() >= self.load.befall for faults in self.faults.values() if any(faults.rates.values())
+        )
 
     def _drawn(self) -> Counter[str]:
         """How often each fault has befallen anyone."""

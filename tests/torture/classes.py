@@ -286,7 +286,9 @@ def _in_a_fray(names: Sequence[str], sides: tuple[str, ...]) -> Callable[[Class,
             for name, share in Counter(names[number % len(names)] for number in chunk.numbers).items():
                 seed = chunk.seed * 1_000_003 + chunk.numbers[0]
                 befall = -(-share // len(sides))
-                load = Load(0.3, 6, seed, 25.0, 0.02, 1 << 20, share=0.25 * (4 if sides == ("hospital",) else 1), sides=sides, befall=befall)
+                load = Load(
+                    0.3, 6, seed, 25.0, 0.02, 1 << 20, share=0.25 * (4 if sides == ("hospital",) else 1), sides=sides, befall=befall
+                )
                 score = faults(lab, name, load)
                 total = add(total, {**asdict(score), "happened": score.drawn})
         finally:
@@ -301,7 +303,11 @@ def _with_the_hospital(kind: Class, chunk: Chunk, folder: Path) -> dict[str, Any
     down = chunk._replace(numbers=[number for number in chunk.numbers if number % 10 == 0])
     others = chunk._replace(numbers=[number for number in chunk.numbers if number % 10])
     answers = _in_a_fray(tuple(of("hospital")), ("hospital",))
-    results = [one(kind, part, folder / name) for name, one, part in (("down", _on_a_stand, down), ("faulty", answers, others)) if part.numbers]
+    results = [
+        one(kind, part, folder / name)
+        for name, one, part in (("down", _on_a_stand, down), ("faulty", answers, others))
+        if part.numbers
+    ]
     return add(results[0], results[-1]) if len(results) == 2 else results[0]
 
 

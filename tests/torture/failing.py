@@ -23,7 +23,11 @@ class Failing(Tracer):
     def _entered(self, thread: int) -> bool:
         entered = super()._entered(thread)
         call = self.pending.get(thread) if entered else None
-        if call and call.name in ("fsync", "fdatasync") and (call.path.endswith("-wal") or (call.path == self.prefix and self.seen)):
+        if (
+            call
+            and call.name in ("fsync", "fdatasync")
+            and (call.path.endswith("-wal") or (call.path == self.prefix and self.seen))
+        ):
             self.seen += 1
             if self.seen % self.every == 0:
                 skip(thread)

@@ -38,7 +38,7 @@ NUMBER, SIZE, RESULT = {"x86_64": (15, 12, 10), "aarch64": (8, 2, 0)}[platform.m
 
 
 class Step(NamedTuple):
-    """The ``nth`` call of this kind from now on, and what happens to it: "kill-before", "kill-after", "short", "stall", or an error.
+    """What happens to the ``nth`` call of a kind from now on: "kill-before", "kill-after", "short", "stall", or an error.
 
     ``on`` is a file and a call, such as "wal fsync"; "any" stands for every file of the store, or every call. A stall lasts
     ``seconds``; an error befalls all calls of the kind for so long, and at least one.
@@ -61,7 +61,9 @@ class Meddler(Tracer):
         self.step: Step | None = None
         self.seen, self.until, self.befallen = 0, 0.0, 0
         self.sockets: dict[str, str] = {}
-        self.leaving: dict[int, dict[int, int] | None] = {}  # threads inside a call: which registers it ends with; None: the end of all
+        self.leaving: dict[
+            int, dict[int, int] | None
+        ] = {}  # threads inside a call: which registers it ends with; None: the end of all
         self.held: int = 0
 
     def run(self, command: list[str]) -> int:
@@ -108,7 +110,11 @@ class Meddler(Tracer):
     def _meddle(self, thread: int) -> int:
         """What becomes of a call that is entered."""
         number, descriptor = struct.unpack_from("<2Q", _info(thread), 24)
-        if (step := self.step) is None or number not in NAMES or not self._meant(thread, KINDS.get(NAMES[number], ""), descriptor, step.on):
+        if (
+            (step := self.step) is None
+            or number not in NAMES
+            or not self._meant(thread, KINDS.get(NAMES[number], ""), descriptor, step.on)
+        ):
             return CONT
         self.seen += 1
         if self.seen < step.nth:

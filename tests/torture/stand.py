@@ -109,9 +109,10 @@ class Device(threading.Thread):
 
 
 class Stand:
-    """``scaled``: the daemon has a second to answer an analyzer; ``fault`` is planted in every life of the daemon; ``server`` is PostgreSQL.
+    """``scaled``: the daemon has a second to answer an analyzer; ``fault`` is planted in every life of the daemon.
 
-    ``patience``: so many seconds for the queue to drain, and for the daemon to acknowledge again."""
+    ``server`` is PostgreSQL; ``patience``: so many seconds for the queue to drain, and for the daemon to acknowledge again.
+    """
 
     def __init__(
         self,

@@ -57,7 +57,7 @@ def in_a_process(chunk: Chunk) -> dict[str, Any]:
     """Runs a chunk in a process of its own."""
     numbers = ",".join(map(str, chunk.numbers))
     asked = [sys.executable, "-m", "tests.torture", "chunk", chunk.name, str(chunk.seed), numbers, chunk.fault]
-    process = subprocess.run(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, check=False)
+    process = subprocess.run(asked, capture_output=True, text=True, check=False)
     if process.returncode:
         return {"broken": process.stderr[-3000:]}
     result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
@@ -150,9 +150,18 @@ def _power(seed: int, images: int, again: int, workers: int) -> dict[str, Any]:
     if not broke:
         shutil.rmtree(folder)
     kinds: Counter[str] = sum((Counter(score.kinds()) for score in scores), Counter())
-    told = {name: sum(getattr(score, name) for score in scores) for name in ("images", "boundaries", "acknowledged", "stores", "daemons")}
+    told = {
+        name: sum(getattr(score, name) for score in scores)
+        for name in ("images", "boundaries", "acknowledged", "stores", "daemons")
+    }
     print(f"power: {told}, {broke} images broke a promise {dict(kinds)}", flush=True)
-    return {**told, "failed": failed.images, "broke": broke, "kinds": dict(kinds), "seconds": sum(score.seconds for score in scores)}
+    return {
+        **told,
+        "failed": failed.images,
+        "broke": broke,
+        "kinds": dict(kinds),
+        "seconds": sum(score.seconds for score in scores),
+    }
 
 
 def _power_planted(seed: int) -> dict[str, Any]:
@@ -203,11 +212,12 @@ def page(state: State, wholes: dict[str, dict[str, Any]], seed: int, listening: 
         cells = (WHAT[name], sum(one["happened"].values()), one["acknowledged"], *counts, len(one["problems"]) - sum(counts))
         lines.append(f"| {' | '.join(map(str, cells))} |")
     lines += [
-        f"| power cuts: images of the disk | {power['images']} | {power['acknowledged']} |{' – |' * len(NAMES)} {power['broke']} |",
+        f"| power cuts: images | {power['images']} | {power['acknowledged']} |{' – |' * len(NAMES)} {power['broke']} |",
         "",
-        f"Of the images {power['boundaries']} are cuts at durable boundaries; {power['stores']} were recovered and verified by the store,",
-        f"{power['daemons']} by the whole daemon; {power['failed']} are of a run in which every fifth fsync failed and what it was to write",
-        "never reached the disk. Each image is judged by all promises at once: none broke one, where the last column says 0.",
+        f"Of the images {power['boundaries']} are cuts at durable boundaries; {power['stores']} were recovered and verified by",
+        f"the store, {power['daemons']} by the whole daemon; {power['failed']} are of a run in which every fifth fsync failed and",
+        "what it was to write never reached the disk. An image is judged by all promises at once: the last column counts",
+        "those that broke one.",
         "",
         "## What was injected",
         "",
@@ -220,9 +230,13 @@ def page(state: State, wholes: dict[str, dict[str, Any]], seed: int, listening: 
     for chunk in planted(seed):
         found = state.done[chunk.key]
         kinds = ", ".join(f"{counter} {count}" for counter, count in found["counts"].items() if count)
-        lines.append(f"| {chunk.name} | {chunk.fault} | {kinds or (found['problems'] or ['**nothing**'])[0].splitlines()[0][:80]} |")
+        lines.append(
+            f"| {chunk.name} | {chunk.fault} | {kinds or (found['problems'] or ['**nothing**'])[0].splitlines()[0][:80]} |"
+        )
     for fault, found in state.done[POWER_PLANTED].items():
-        lines.append(f"| power | {fault} | {found['broke']} of {found['of']} images: {', '.join(found['kinds']) or '**nothing**'} |")
+        lines.append(
+            f"| power | {fault} | {found['broke']} of {found['of']} images: {', '.join(found['kinds']) or '**nothing**'} |"
+        )
     lines += [
         "",
         "## Again",

@@ -12,17 +12,12 @@ from tests.torture import suite
 from tests.torture.classes import BOUNDARIES, CLASSES, KILLS, Chunk, add, chunks, dice_of, run
 from tests.torture.suite import State
 
+NONE = dict.fromkeys(COUNTERS, 0)
+
 # Rounds that are quick, and of every kind; what a mistake is found in.
-SOUND = {
-    "kill": (0, 2, 5, 9, 12, 16, 18),
-    "disk": (0, 1, 5),
-    "stall": (1,),
-    "hospital": (0, 1, 5),
-    "links": range(4),
-    "machine": (0, 1, 2),
-}
+SOUND = {"kill": (2, 9, 12, 16, 18), "disk": (0, 1), "stall": (1,), "hospital": (0, 1, 5), "links": range(4), "machine": (0, 1, 2)}
 PLANTED = [
-    ("kill", "acknowledge-before-commit", (2, 2, 2)),
+    ("kill", "acknowledge-before-commit", (2, 2)),
     ("kill", "frames-not-kept", (10, 11)),
     ("disk", "failure-not-noticed", (1, 1)),
     ("stall", "never-overdue", (1,)),
@@ -34,7 +29,7 @@ PLANTED = [
 
 def _kept(result: dict[str, Any]) -> None:
     assert result["problems"] == []
-    assert result["counts"] == dict.fromkeys(COUNTERS, 0)
+    assert result["counts"] == NONE
     assert result["acknowledged"] > 0
     assert result["taken"] >= result["acknowledged"]
 
@@ -49,7 +44,7 @@ def test_nothing_is_lost_doubled_misfiled_out_of_order_or_late_under(name: str, 
 
 @pytest.mark.postgresql
 def test_nothing_is_lost_doubled_misfiled_or_out_of_order_on_postgresql(tmp_path: Path) -> None:
-    _kept(run(Chunk("postgres", 1, [0, 1, 2]), tmp_path / "lab"))
+    _kept(run(Chunk("postgres", 1, [0, 1]), tmp_path / "lab"))
 
 
 @pytest.mark.parametrize(("name", "fault", "numbers"), PLANTED, ids=[fault for _, fault, _ in PLANTED])
@@ -66,7 +61,7 @@ def test_every_class_has_a_mistake_that_it_must_find() -> None:
 def test_the_rounds_cover_all_kinds_of_boundaries_and_faults_evenly() -> None:
     rounds = [number for chunk in chunks("kill", 1, 1600) for number in chunk.numbers]
     assert rounds == list(range(1600))
-    assert KILLS == len(BOUNDARIES) + 4
+    assert len(BOUNDARIES) + 4 == KILLS
     assert {round(1600 / KILLS)} == {sum(number % KILLS == place for number in rounds) for place in range(KILLS)}
     names = len(tuple(of("hospital")))
     assert CLASSES["hospital"].chunk >= names, "a chunk has each of them"
@@ -80,7 +75,7 @@ def test_a_round_hangs_on_seed_class_and_number_alone() -> None:
 def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """What stands in the file is not run again; with another seed, everything is."""
     result = {
-        "acknowledged": 3, "taken": 3, "slowest": 0.1, "counts": dict.fromkeys(COUNTERS, 0), "problems": [],
+        "acknowledged": 3, "taken": 3, "slowest": 0.1, "counts": NONE, "problems": [],
         "happened": {"down": 2}, "listening": [1.0, 2.0], "seconds": 4.0,
     }  # fmt: skip
     ran: list[str] = []
@@ -104,7 +99,7 @@ def test_an_interrupted_run_goes_on_where_it_was(tmp_path: Path, monkeypatch: py
 def test_the_page_tells_what_was_injected_and_what_was_found(tmp_path: Path) -> None:
     state = State(None, 5)
     one = {
-        "acknowledged": 3, "taken": 3, "slowest": 0.1, "counts": {**dict.fromkeys(COUNTERS, 0), "lost": 7}, "problems": ["lost: x"] * 7,
+        "acknowledged": 3, "taken": 3, "slowest": 0.1, "counts": {**NONE, "lost": 7}, "problems": ["lost: x"] * 7,
         "happened": {"before wal fsync": 2}, "listening": [1.0, 1.5, 2.0], "seconds": 4.0,
     }  # fmt: skip
     for chunk in suite.planted(5):
@@ -117,4 +112,4 @@ def test_the_page_tells_what_was_injected_and_what_was_found(tmp_path: Path) -> 
     assert "| kill | acknowledge-before-commit | lost 7 |" in page
     assert "| power | no-fsync | 9 of 20 images: ledger |" in page
     rows = [line for line in page.splitlines() if line.startswith("|")]
-    assert {line.count("|") for line in rows if "images of the disk" in line or "acknowledged but lost" in line} == {9}
+    assert {line.count("|") for line in rows if "power cuts: images" in line or "acknowledged but lost" in line} == {10}
