@@ -190,7 +190,7 @@ NAMES = ("acknowledged but lost", "doubled with effect", "misfiled", "order inve
 
 def page(state: State, wholes: dict[str, dict[str, Any]], seed: int, listening: float) -> str:
     """The evidence as Markdown."""
-    power = state.done[POWER]
+    power, restarts = state.done[POWER], len(wholes["kill"]["listening"])
     lines = [
         "# Torture",
         "",
@@ -200,7 +200,7 @@ def page(state: State, wholes: dict[str, dict[str, Any]], seed: int, listening: 
         f"- machine: {machine()}",
         f"- versions: {versions()}",
         f"- seed: {seed}",
-        f"- listening again after `kill -9`: {listening:.2f} s (median of {len(wholes['kill']['listening'])} restarts; at most 3 s)",
+        f"- listening again after `kill -9`: {listening:.2f} s (median of {restarts} restarts; at most 3 s)",
         "",
         "## Score",
         "",
