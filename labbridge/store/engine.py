@@ -99,19 +99,17 @@ def write_log_again(database: str) -> None:
     After an fsync that failed the kernel takes what it could not write for written. A process that is started then would
     recover a commit from memory that is not on the disk, and nothing that follows it would survive a power cut.
     """
+    name = f"{database}-wal"
     try:
-        log = os.open(f"{database}-wal", os.O_RDWR | os.O_CLOEXEC)
+        with open(name, "r+b", buffering=0) as log:
+            offset = 0
+            while part := os.pread(log.fileno(), _LOG_PART, offset):
+                offset += os.pwrite(log.fileno(), part, offset)
+            os.fsync(log.fileno())
     except FileNotFoundError:
         return
-    try:
-        offset = 0
-        while part := os.pread(log, _LOG_PART, offset):
-            offset += os.pwrite(log, part, offset)
-        os.fsync(log)
     except OSError as error:
-        raise StoreUnavailable(f"the store {database}: its write-ahead log cannot be written: {error.strerror}") from None
-    finally:
-        os.close(log)
+        raise StoreUnavailable(f"the store {database}: its write-ahead log {name} cannot be written: {error.strerror}") from None
 
 
 def explain(error: Exception, url: URL) -> Exception:

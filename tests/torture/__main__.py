@@ -14,6 +14,7 @@ A chunk of rounds shares a laboratory, and chunks run side by side (``--workers`
 
 import argparse
 import json
+import signal
 import sys
 import tempfile
 from pathlib import Path
@@ -23,6 +24,7 @@ from tests.torture.classes import CLASSES, Chunk, chunks, run
 
 
 def main(arguments: list[str]) -> int:
+    signal.signal(signal.SIGTERM, signal.default_int_handler)  # whatever runs is ended
     if arguments[:1] == ["power"]:
         return command.main(arguments[1:])
     if arguments[:1] == ["chunk"]:

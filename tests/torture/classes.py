@@ -88,13 +88,19 @@ DISK = [
 
 
 def disk(stand: Stand, number: int, dice: random.Random) -> str:
-    """The disk is full, or an fsync fails, once or for a while; every third time the daemon is killed right after."""
+    """The disk is full, or an fsync fails, once or for a while; every third time the daemon is killed right after.
+
+    Half of those begin their next life on a disk that fails at once: they may end, and say why, but then start again.
+    """
     on, do = DISK[number % len(DISK)]
     _ready(stand)
     seconds = dice.choice((0.0, 0.0, dice.uniform(0.2, 1.5))) if do != "short" else 0.0
     befallen = stand.befall(Step(on, dice.randint(1, 6), do, seconds))
     if dice.random() < 1 / 3:
         stand.kill()
+        if do != "short" and dice.random() < 1 / 2:
+            stand.live(Step("any any", dice.randint(1, 12), do, 0.5))
+            wait_until(lambda: not stand.alive() or stand.laboratory.accepting(), 10, "the daemon starts, or ends")
         _ready(stand)
     stand.goes_on()
     return f"{do} at {on}" if befallen else "nothing befell"

