@@ -1,6 +1,6 @@
 """``python -m tests.torture CLASS``: one class of torture; exit status 1 when a promise broke.
 
-    kill disk stall hospital links machine postgres
+    kill disk stall hospital links machine doubt postgres
         --rounds 100 --seed 1       the first so many rounds of this seed
         --round 17                  this round alone, on a laboratory of its own
         --fault NAME                with a mistake planted in the daemon

@@ -196,6 +196,16 @@ def _busy(stand: Stand, dice: random.Random) -> Iterator[None]:
 MACHINE = {"clock jump": _clock, "store locked": _locked, "stopped reader": _reader, "all processors busy": _busy}
 
 
+def doubt(stand: Stand, number: int, dice: random.Random) -> str:
+    """The answer of every tenth commit is lost; every third time the daemon is killed a little later."""
+    if not stand.alive():
+        stand.live()
+    stand.goes_on(dice.randint(10, 40))
+    if number % 3 == 2:
+        stand.kill()
+    return "answers of commits lost"
+
+
 # -- PostgreSQL ----------------------------------------------------------------------------------------------------------
 
 
@@ -354,6 +364,7 @@ CLASSES: dict[str, Class] = {
     ),
     "links": Class(240, 40, _in_a_fray(("reset",), ("astm", "hl7")), planted=(("broken-off-taken-for-whole", 20),)),
     "machine": Class(80, 8, _on_a_stand, machine, under="clock-jumps", planted=(("acknowledged-when-locked", 4),)),
+    "doubt": Class(60, 10, _on_a_stand, doubt, under="commit-in-doubt", planted=(("acknowledged-when-locked", 4),)),
     "postgres": Class(320, 20, _on_postgresql, postgres, planted=(("no-fsync", 6),)),
 }  # fmt: skip
 

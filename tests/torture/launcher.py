@@ -250,6 +250,24 @@ def clock_jumps() -> None:
     time.time = now
 
 
+def commit_in_doubt() -> None:
+    """No fault: of every tenth commit the answer is lost with the connection, as when a server is stopped; it is durable."""
+    import sqlite3
+
+    from labbridge.store import writer
+
+    commit, count = writer._Session.commit, [0]
+
+    def committed(self: Any, transaction: Any) -> None:
+        commit(self, transaction)
+        count[0] += 1
+        if count[0] % 10 == 0:
+            self._raw.driver_connection.close()
+            raise sqlite3.OperationalError("the answer is lost")
+
+    writer._Session.commit = committed
+
+
 def _synchronous(level: str) -> None:
     from labbridge.store import engine
 
@@ -287,6 +305,7 @@ MISTAKES: dict[str, Callable[[], None]] = {  # of these the power cut alone find
         failure_not_noticed,
         acknowledged_when_locked,
         clock_jumps,
+        commit_in_doubt,
     )
 }
 

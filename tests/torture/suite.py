@@ -200,6 +200,7 @@ WHAT = {
     "hospital": "the hospital down, hung, refusing, answering twice, late, with a wrong id, hanging up",
     "links": "connections of analyzers reset in the middle of a message",
     "machine": "clock jumps, the store locked, a reader stopped in its query, all processors busy",
+    "doubt": "commits that are durable, and whose answer is lost",
     "postgres": "PostgreSQL (fsync on): the daemon killed, the server stopped at once and started",
 }
 NAMES = ("acknowledged but lost", "doubled with effect", "misfiled", "order inversions", "timers missed")

@@ -15,7 +15,15 @@ from tests.torture.suite import State
 NONE = dict.fromkeys(COUNTERS, 0)
 
 # Rounds that are quick, and of every kind; what a mistake is found in.
-SOUND = {"kill": (2, 9, 12, 16, 18), "disk": (0, 1), "stall": (1,), "hospital": (0, 1, 5), "links": range(4), "machine": (0, 1, 2)}
+SOUND = {
+    "kill": (2, 9, 12, 16, 18),
+    "disk": (0, 1),
+    "stall": (1,),
+    "hospital": (0, 1, 5),
+    "links": range(4),
+    "doubt": range(4),
+    "machine": (0, 1, 2),
+}
 PLANTED = [
     ("kill", "acknowledge-before-commit", (2, 2)),
     ("kill", "frames-not-kept", (10, 11)),
