@@ -1,14 +1,19 @@
 """Every class of torture, briefly: the promises hold, and a mistake that is planted is found. ``make torture`` does it for long."""
 
 import json
+import socket
+import sys
+from contextlib import closing
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from labbridge.simulators.faults import of
+from labbridge.store import Reader
 from tests.faults.model import COUNTERS
-from tests.torture import suite
+from tests.support import Hospital, Laboratory, MllpClient, oru, wait_until
+from tests.torture import launcher, suite
 from tests.torture.classes import BOUNDARIES, CLASSES, KILLS, Chunk, add, chunks, dice_of, run
 from tests.torture.suite import State
 
@@ -59,6 +64,38 @@ def test_nothing_is_lost_doubled_misfiled_or_out_of_order_on_postgresql(tmp_path
 def test_a_planted_mistake_is_found(name: str, fault: str, numbers: Any, tmp_path: Path) -> None:
     result = run(Chunk(name, 1, list(numbers), fault), tmp_path / "lab")
     assert any(result["counts"].values()), result["problems"]
+
+
+def test_what_was_withdrawn_by_a_commit_whose_answer_was_lost_is_not_sent(tmp_path: Path) -> None:
+    """The person was told that it is not done; the store says that it is, and the store is right."""
+    lab = Laboratory(tmp_path)
+    lab.start(sys.executable, launcher.__file__, "commit-in-doubt")
+    try:
+        with closing(MllpClient(lab.hl7)) as client:
+            for number in range(1, 31):
+                message = oru(f"S{number}", number, [("6690-2^WBC^LN", "5.00", "10*9/L")])
+                wait_until(lambda message=message: b"MSA|AA" in client.send(message), 10, "acknowledged")
+        lost = 0
+        for number in range(1, 16):
+            request = {"command": "cancel", "deliveries": [number], "reason": "told by telephone"}
+            lost += not ask(tmp_path / "labbridge.sock", request)["ok"]
+            wait_until(lambda: lab.status()["store"] == "ready", 10, "the store is back")
+        assert lost
+        with closing(Reader(f"sqlite:///{tmp_path}/lab.db")) as reader, Hospital(lab.his) as hospital:
+            waiting = {row.control_id for row in reader.queued()}
+            assert len(waiting) == 15
+            wait_until(lambda: not reader.queued(), 40, "the queue drains")
+            assert {control_id for control_id, _ in hospital.got()} == waiting
+    finally:
+        lab.kill()
+
+
+def ask(path: Path, request: dict[str, Any]) -> Any:
+    with closing(socket.socket(socket.AF_UNIX)) as client:
+        client.settimeout(20)
+        client.connect(str(path))
+        client.sendall(json.dumps(request).encode() + b"\n")
+        return json.loads(client.recv(65536))
 
 
 def test_every_class_has_a_mistake_that_it_must_find() -> None:
