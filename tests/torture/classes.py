@@ -356,7 +356,7 @@ def add(one: dict[str, Any], other: dict[str, Any]) -> dict[str, Any]:
 
 CLASSES: dict[str, Class] = {
     "kill": Class(1600, 40, _on_a_stand, kill, planted=(("acknowledge-before-commit", 20), ("frames-not-kept", 40))),
-    "disk": Class(120, 20, _on_a_stand, disk, scaled=True, planted=(("failure-not-noticed", 10),)),
+    "disk": Class(150, 15, _on_a_stand, disk, scaled=True, planted=(("failure-not-noticed", 10),)),
     "stall": Class(60, 10, _on_a_stand, stall, scaled=True, planted=(("never-overdue", 4),)),
     "hospital": Class(
         560, 40, _with_the_hospital, down,
