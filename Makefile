@@ -44,10 +44,8 @@ fuzz: .venv/ready ## ten minutes of bytes that try to stop a reader (SECONDS_EAC
 	$(BIN)/pip install --quiet --disable-pip-version-check -r requirements-fuzz.lock
 	$(BIN)/python -m tests.fuzz
 
-torture: .venv/ready ## 100 rounds of kill -9 under load, 5,000 power cuts and what finds them (SEED=n to repeat one run)
-	$(BIN)/python -m tests.torture --rounds $${ROUNDS:-100} --seed $${SEED:-0}
-	$(BIN)/python -m tests.torture power --images $${IMAGES:-4000} --seed $${SEED:-0}
-	$(BIN)/python -m tests.torture power --planted --seed $${SEED:-0}
+torture: .venv/ready ## every class of torture, and what finds the planted mistakes; writes docs/evidence/torture.md (SEED=n; goes on where it was interrupted)
+	$(BIN)/python -m tests.torture all --seed $${SEED:-0}
 
 bench: .venv/ready ## W1 and W2 through to the acknowledged delivery, beside their floors and peers: a quick table
 	$(BIN)/python benchmarks/bench.py

@@ -102,7 +102,10 @@ class Daemon:
     def _store_changed(self, state: StoreState) -> None:
         if state.name == "ready":
             log.info("store ready")
-            if not self._taken_up and not self._taking_up:
+            if self._taken_up:  # a commit whose answer was lost may have queued or withdrawn what nobody here knows of
+                self._arriving = {name: self._arriving.get(name, []) for name in self.outboxes}
+                self._read_queue()
+            elif not self._taking_up:
                 self._taking_up = True
                 self.store.submit(self._take_up, self._took_up, self._take_up_failed)
         elif state.name in ("locked", "unusable"):
@@ -300,10 +303,14 @@ class Daemon:
             self._read_queue()
 
     def _read_queue(self) -> None:
-        """Reads the queues of new destinations; what is queued meanwhile comes after them, so that lanes keep their order."""
+        """Reads the queues of ``_arriving``; what is queued meanwhile comes after them, so that lanes keep their order."""
 
         def done(queued: list[Queued]) -> None:
             arriving, self._arriving = self._arriving, {}
+            waiting = {one.id for one in queued}
+            for outbox in (self.outboxes[name] for name in arriving if name in self.outboxes):
+                for number in outbox.items.keys() - waiting:
+                    outbox.remove(number)
             self.enqueue([one for one in queued if one.destination in arriving])
             for later in arriving.values():
                 self.enqueue(later)

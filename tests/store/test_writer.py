@@ -166,6 +166,13 @@ def _large(tx: Transaction) -> int:
     return received(tx, body=bytes(200_000))
 
 
+def test_a_log_that_cannot_be_written_again_is_named(tmp_path: Path) -> None:
+    (tmp_path / "lab.db-wal").mkdir()
+    store = Store(f"sqlite:///{tmp_path}/lab.db")
+    with pytest.raises(StoreUnavailable, match=r"lab\.db-wal cannot be written: Is a directory"):
+        store.open()
+
+
 def test_another_writer_fails_jobs_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """While something else holds SQLite's write lock, whatever waits fails after one wait, not one after the other."""
     monkeypatch.setattr("labbridge.store.engine._BUSY_SECONDS", 0.5)

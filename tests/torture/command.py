@@ -3,6 +3,7 @@
     --images 4000 --seed 1      the first so many images of this seed
     --again 5                   on so many of these images the daemon works on, and the power fails a second time
     --planted                   instead: every planted fault must be found
+    --failing 5                 every fifth fsync fails, and what it was to write never reaches the disk
     --keep FOLDER               the trace is recorded in this folder and stays there
     --trace FOLDER              no new trace: the one in this folder; the same seed then makes the same images
     --image 17                  this image alone, told in detail; with --keep or --trace it is written beside the trace
@@ -35,6 +36,7 @@ def main(arguments: list[str]) -> int:
     parser.add_argument("--trace", type=Path)
     parser.add_argument("--planted", action="store_true")
     parser.add_argument("--fault", default="", choices=["", *launcher.FAULTS], help="record with this fault planted")
+    parser.add_argument("--failing", type=int, default=0)
     parser.add_argument("--processes", type=int, default=os.cpu_count() or 1)
     options = parser.parse_args(arguments)
     if options.planted:
@@ -43,13 +45,13 @@ def main(arguments: list[str]) -> int:
     began = time.monotonic()
     if not options.trace:
         folder.mkdir(parents=True, exist_ok=True)
-        load.record(folder, load.WHOLE, options.fault)
-    cuts = Cuts(load.recorded(folder), options.seed)
+        load.record(folder, load.FAILING if options.failing else load.WHOLE, options.fault, failing=options.failing)
+    cuts = Cuts(load.recorded(folder), options.seed, daemons=not options.failing)
     print(f"a trace of {len(cuts.calls)} calls in {time.monotonic() - began:.0f} s")
     if options.image is not None:
         return _one(cuts, options.image, folder)
     broke = _run(cuts, f"seed {options.seed}", options.images, options.processes, folder)
-    for second in _again(cuts, options.again, folder):
+    for second in again(cuts, 0 if options.failing else options.again, folder):
         broke += _run(Cuts(load.recorded(second), options.seed), second.name, AGAIN_IMAGES, options.processes, second)
     if not broke and not options.keep and not options.trace:
         shutil.rmtree(folder)
@@ -67,7 +69,7 @@ def _run(cuts: Cuts, what: str, images: int, processes: int, folder: Path) -> in
     return len(score.problems)
 
 
-def _again(cuts: Cuts, count: int, folder: Path) -> Iterator[Path]:
+def again(cuts: Cuts, count: int, folder: Path) -> Iterator[Path]:
     """Records what the daemon does on some images: each recording's folder."""
     for index, image in cuts.images(range(count)):
         second = folder / f"again-{index}"

@@ -57,6 +57,10 @@ class File:
                 _apply(self.certain, call)
         self.loose = [call for call in self.loose if call.returned >= sync.entered]
 
+    def fail(self, sync: Call) -> None:
+        """An fsync failed: what it was to write is lost, and the kernel takes it for written (fsync(2), "Linux notes")."""
+        self.loose = [call for call in self.loose if call.returned >= sync.entered]
+
     def after(self, dice: random.Random, manner: str) -> bytes:
         """What may be found after a power cut."""
         content = bytearray(self.certain)
@@ -75,7 +79,7 @@ class Disk:
     """All files of a trace, as they are at a position that only grows; ``base`` was there before it."""
 
     def __init__(self, calls: list[Call], base: Image | None = None) -> None:
-        ours = [call for call in calls if call.kind in (*CHANGES, *NAMING, "sync", "syncdir")]
+        ours = [call for call in calls if call.kind in (*CHANGES, *NAMING, "sync", "syncdir", "failed")]
         self._events = sorted((_counts(call), call) for call in ours)
         self._next = 0
         self._files: dict[int, File] = {}  # by inode; a number that is used again is a new file
@@ -97,6 +101,8 @@ class Disk:
             self._name(sum(named.returned < call.entered for named, _ in self._naming))
         elif call.kind == "sync":
             self._file(call).sync(call)
+        elif call.kind == "failed":
+            self._file(call).fail(call)
         else:
             self._file(call).loose.append(call)
 
@@ -246,7 +252,7 @@ def boundaries(calls: list[Call]) -> list[int]:
 
     Of positions between which nothing happens there is one. The writes themselves are the many points between.
     """
-    steps = ("sync", "syncdir", "truncate", *NAMING, "sent")
+    steps = ("sync", "syncdir", "failed", "truncate", *NAMING, "sent")
     happen = sorted((_counts(call), call.kind in steps) for call in calls if call.kind != "open")
     after = [(before + 1, step) for before, step in happen]  # of one event is before the next
     pairs = zip([happen[0], *after], [*happen, after[-1]], strict=True)
@@ -255,4 +261,4 @@ def boundaries(calls: list[Call]) -> list[int]:
 
 def _counts(call: Call) -> int:
     """The position from which a call makes a difference: what must have ended counts from its end."""
-    return call.returned if call.kind in ("sync", "syncdir", "received") else call.entered
+    return call.returned if call.kind in ("sync", "syncdir", "failed", "received") else call.entered

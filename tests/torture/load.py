@@ -41,6 +41,7 @@ class Amount(NamedTuple):
 
 WHOLE = Amount(3, 5, (signal.SIGKILL, signal.SIGTERM, signal.SIGKILL))
 AGAIN = Amount(1, 4, first=9)
+FAILING = Amount(2, 3, (signal.SIGKILL, signal.SIGKILL), first=7)
 
 
 class Recording(NamedTuple):
@@ -55,8 +56,12 @@ class Recording(NamedTuple):
         return Disk(self.calls, self.base)
 
 
-def record(folder: Path, amount: Amount, fault: str = "", base: Image | None = None, promised: Promises | None = None) -> Recording:
+def record(
+    folder: Path, amount: Amount, fault: str = "", base: Image | None = None, promised: Promises | None = None, failing: int = 0
+) -> Recording:
     """Runs a daemon, with a planted fault if one is named, under this load; ``base`` is the image of a store to begin with.
+
+    With ``failing``, every so many-th fsync of its files fails.
 
     What was recorded stays in ``folder``. Raises TraceError when it is not what the files hold at the end.
     """
@@ -67,7 +72,8 @@ def record(folder: Path, amount: Amount, fault: str = "", base: Image | None = N
     laboratory = Laboratory(folder, **OUTCOME)
     with Hospital(laboratory.his, _slowly) as hospital:
         for life, end in enumerate(amount.lives, amount.first):
-            before = [sys.executable, tracer.__file__, str(folder / f"trace.{life}"), str(folder / "lab.db")]
+            kind = ["-m", "tests.torture.failing", str(failing)] if failing else [tracer.__file__]
+            before = [sys.executable, *kind, str(folder / f"trace.{life}"), str(folder / "lab.db")]
             try:
                 laboratory.start(*before, *((sys.executable, launcher.__file__, fault) if fault else ()))
                 _work(laboratory, hospital, amount, life)
@@ -76,6 +82,8 @@ def record(folder: Path, amount: Amount, fault: str = "", base: Image | None = N
             finally:
                 laboratory.kill()  # the tracer, and with it whatever still runs
     recording = recorded(folder)
+    if failing:  # the files hold what the disk does not
+        return recording
     for name, content in recording.disk().everything().items():
         if Path(name).read_bytes() != content:
             raise TraceError(f"{name} is not what its trace says")

@@ -17,6 +17,7 @@ import platform
 import signal
 import struct
 import sys
+from collections.abc import Iterable
 from typing import Any, BinaryIO, NamedTuple
 
 # Files that are written in any way but these, and shared memory that maps one, are told as "unknown": a model that passed
@@ -58,11 +59,11 @@ libc.ptrace.restype = ctypes.c_long
 
 
 class Call(NamedTuple):
-    """A traced call that did not fail. ``subject`` is a file's inode (or a socket's); ``name`` its path."""
+    """A traced call that did not fail, or an fsync that did. ``subject`` is a file's inode (or a socket's); ``name`` its path."""
 
     entered: int
     returned: int
-    kind: str  # create open write truncate sync syncdir unlink rename sent received end, or unknown
+    kind: str  # create open write truncate sync syncdir failed unlink rename sent received end, or unknown
     subject: int
     name: str = ""
     offset: int = 0
@@ -81,18 +82,20 @@ class Pending(NamedTuple):
 
 
 class Tracer:
-    """The one parent of all traced threads."""
+    """The one parent of all traced threads; ``stops`` are the calls that stop, all others pass."""
+
+    stops: Iterable[str] = tuple(NUMBERS)
 
     def __init__(self, out: BinaryIO, prefix: str) -> None:
         self.out, self.prefix, self.folder = out, prefix, os.path.dirname(prefix)
-        self.position = 0
+        self.position = self.child = 0
         self.pending: dict[int, Pending] = {}
         self.memories: dict[int, int] = {}
         self.waiting = self.killing = self.killed = False
 
     def run(self, command: list[str]) -> int:
         """Runs the command to its end; gives its exit status."""
-        child = _start(command)
+        child = self.child = _start(command, sorted(NUMBERS[name] for name in self.stops if name in NUMBERS))
         signal.signal(signal.SIGUSR1, lambda *_: self._to_kill(child))
         signal.signal(signal.SIGTERM, lambda *_: os.kill(child, signal.SIGTERM))
         while True:
@@ -257,14 +260,14 @@ def _readlink(path: str) -> str:
         return ""
 
 
-def _start(command: list[str]) -> int:
+def _start(command: list[str], stops: list[int]) -> int:
     """Forks; the child waits until it is traced, takes the filter upon itself and becomes the command."""
     waits, goes = os.pipe()
     child = os.fork()
     if child == 0:
         os.close(goes)
         os.read(waits, 1)
-        _filter()
+        _filter(stops)
         os.execv(command[0], command)
     os.close(waits)
     if libc.ptrace(SEIZE, child, None, OPTIONS) != 0:
@@ -275,9 +278,8 @@ def _start(command: list[str]) -> int:
     return child
 
 
-def _filter() -> None:
-    """Only the calls of ``NUMBERS`` stop (SECCOMP_RET_TRACE), all others pass."""
-    numbers = sorted(NAMES)
+def _filter(numbers: list[int]) -> None:
+    """Only these calls stop (SECCOMP_RET_TRACE), all others pass."""
     program = [struct.pack("<HBBI", 0x20, 0, 0, 0)]  # load the call's number
     for index, number in enumerate(numbers):
         program.append(struct.pack("<HBBI", 0x15, len(numbers) - index, 0, number))  # equal: jump to the trace
