@@ -97,6 +97,11 @@ class AnalyzerSimulator:
         """Whether all of ``count`` messages are acknowledged, or all that was made when it was to stop."""
         return (self.count is not None and self.acknowledged >= self.count) or (self.stopping and not self._messages)
 
+    @property
+    def connected(self) -> bool:
+        """Whether its connection is open: what it measured on that counts when it has closed."""
+        return bool(self._connector.links)
+
     def start(self) -> None:
         """Connects, and goes on trying."""
         self._connector.start()

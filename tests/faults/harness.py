@@ -132,6 +132,7 @@ class Fray:
         self._until(lambda: all(analyzer.done for analyzer in self.analyzers), 30 + 100 * load.pace, "not acknowledged")
         for analyzer in self.analyzers:
             analyzer.stop()
+        self._until(lambda: not any(analyzer.connected for analyzer in self.analyzers), 30, "not disconnected")
         with closing(Reader(f"sqlite:///{self.lab.folder}/lab.db")) as reader:
             self._until(lambda: not reader.queued(), 60, "not delivered")
         score.slowest = max(analyzer.slowest for analyzer in self.analyzers)
