@@ -109,12 +109,12 @@ def _kind(message: str, version: str, delimiters: Delimiters, profile: Profile) 
 
 
 @lru_cache(maxsize=256)
-def _readers(profile: Profile) -> Callable[[Delimiters, str, bool], Reader]:
+def _readers(profile: Profile) -> Callable[..., Reader]:
     """The last few readers of a profile: each remembers much, and it is the sender who names delimiters and sets."""
     return lru_cache(maxsize=4)(partial(_reader, profile))
 
 
-def _reader(profile: Profile, delimiters: Delimiters, named: str, whole: bool) -> Reader:
+def _reader(profile: Profile, delimiters: Delimiters, named: str, whole: bool = False) -> Reader:
     """The compiled reader of a profile; hexadecimal escapes are in the sets that MSH-18 names, else the profile's."""
     sets = (*named.split(delimiters.repeat), *profile.charsets)
 
