@@ -132,6 +132,7 @@ def try_messages(trial: Trial, payloads: Sequence[bytes], notes: list[str], at: 
         for report in reading.reports:
             key = pipeline.key_of(report, rules, moment)
             found.outcomes.append(pipeline.decide(report, key, b"", b"", context, rules, compiled, moment, attached))
+        found.notes += ["attachments left out: the destination's character set cannot write them"] if attached.left_out else []
     if not found.outcomes and not found.queries and not found.error:
         found.error = "; ".join(found.notes) or "no message in it"
     return found

@@ -19,7 +19,7 @@ from labbridge.pipeline import Outcome
 from labbridge.trial import Found, Trial, cases, trial_settings, try_file
 from labbridge.verification.reasons import Language, render_all
 
-_SHOWN = 300  # characters at each end of a long segment
+_SHOWN = 200  # characters at each end of an attachment
 STYLES = {"release": "green", "hold": "bold yellow", "ignore": "dim", "superseded": "magenta", "rejected": "red"}
 
 
@@ -130,9 +130,10 @@ def _show_sent(rows: dict[int, list[Text]], payloads: Sequence[tuple[str, Sequen
 
 
 def _cut(segment: str) -> str:
-    """A segment as it is shown: of an attachment, the beginning and the end."""
+    """A segment as it is shown: of an attachment that is long, the beginning and the end."""
     left_out = len(segment) - 2 * _SHOWN
-    return f"{segment[:_SHOWN]} … {left_out} characters … {segment[-_SHOWN:]}" if left_out > _SHOWN else segment
+    is_cut = left_out > 0 and segment.split("|", 3)[2:3] == ["ED"]
+    return f"{segment[:_SHOWN]} … {left_out} characters … {segment[-_SHOWN:]}" if is_cut else segment
 
 
 def _table(last: str, rows: Sequence[Sequence[Text]]) -> list[Text]:
