@@ -36,7 +36,9 @@ class Attachments:
             try:
                 return write(attachments=found)
             except UnwritableError:
+                alone = write()
                 self.left_out = True
+                return alone
         return write()
 
     def _of(self, report: Report) -> Sequence[Attachment]:

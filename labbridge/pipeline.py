@@ -361,8 +361,7 @@ def outgoing_of(
     if together:
         whole = _routed(revision, analyzer, standing)
         leaving |= {name: whole[name] for name in together & whole.keys() if name in leaving or not waits}
-    new, found = {one.index for one in news}, []
-    begun = _routed(revision, analyzer, (one for one in standing if one.index not in new)).keys() - together
+    found = []
     for name, results in leaving.items():
         outlet, written = revision.outlets[name], report
         if outlet.resend == "cumulative":
@@ -371,10 +370,22 @@ def outgoing_of(
         write = partial(
             outlet.writer.write, written, results, control_id=control_id, stamp=moment.stamp, site=revision.site, analyzer=analyzer
         )
-        encloses = outlet.attachments and name not in begun
-        payload = attachments.enclose(report, write) if attachments is not None and encloses else write()
+        if (
+            attachments is not None
+            and outlet.attachments
+            and (name in together or not _begun(name, revision, analyzer, news, standing))
+        ):
+            payload = attachments.enclose(report, write)
+        else:
+            payload = write()
         found.append(Outgoing(name, key, control_id, payload, (outlet.wait or 0.0) if waits else 0.0))
     return tuple(found)
+
+
+def _begun(name: str, revision: Revision, analyzer: str, news: Sequence[Decided], standing: Sequence[Decided]) -> bool:
+    """Whether this destination has had something of the report before the news."""
+    new = {one.index for one in news}
+    return name in _routed(revision, analyzer, (one for one in standing if one.index not in new))
 
 
 def _routed(revision: Revision, analyzer: str, decided: Iterable[Decided]) -> dict[str, list[Decided]]:
