@@ -13,6 +13,7 @@ import msgspec
 import structlog
 
 from labbridge import model, pipeline
+from labbridge.attachments import Attachments
 from labbridge.formats import lis02
 from labbridge.formats.acknowledgement import acknowledge
 from labbridge.lanes import Queued
@@ -187,8 +188,11 @@ class Batch:
             key = pipeline.key_of(report, rules, self.moment)
             if not pipeline.is_duplicate(report, content, digest, context.past(key), rules, self.moment):
                 fresh.append((report, key, content))
+        attached = Attachments(lambda: item.body, rules.profile, rules.zone, rules.codes)
         for report, key, content in fresh:
-            outcomes.append(pipeline.decide(report, key, content, digest, context, rules, self.revision, self.moment))
+            outcomes.append(pipeline.decide(report, key, content, digest, context, rules, self.revision, self.moment, attached))
+        if attached.left_out:
+            log.warning("attachments left out", analyzer=rules.name)
         return outcomes
 
     def _journal(self, item: Item, kind: str, note: Sequence[Reason], body: bytes | None = None, **columns: Any) -> int:

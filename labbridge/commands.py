@@ -10,11 +10,12 @@ from typing import Any, Literal
 import msgspec
 
 from labbridge import model, pipeline, settling
+from labbridge.attachments import Attachments
 from labbridge.batch import past_of, write_decision
 from labbridge.formats.oru import UnwritableError
 from labbridge.lanes import Queued
 from labbridge.model import Decided, Decision, Reason, Verdict
-from labbridge.pipeline import Context, Moment, Outcome, Past, Revision
+from labbridge.pipeline import AnalyzerRules, Context, Moment, Outcome, Past, Revision
 from labbridge.store import Transaction
 
 NEVER_RELEASED = frozenset({"no-specimen", "specimen-conflict", "patient-conflict", "no-patient"})
@@ -146,9 +147,10 @@ class _Work(msgspec.Struct):
         rules = self.revision.analyzers.get(row.analyzer)
         if rules is None:
             raise CommandError(f"analyzer {row.analyzer} is no longer configured: add it again to settle its reports")
+        attached = self._attached(row, rules)
         others = self.tx.history([row.key])[row.key] if row.key else []
         context = Context({row.key: [*(past_of(one) for one in others if one.report_id != row.report_id), past]})
-        return settling.settle(
+        outcome = settling.settle(
             past.report,
             past.decided,
             action,
@@ -161,7 +163,19 @@ class _Work(msgspec.Struct):
             self.moment,
             correction=self.request.correction,
             together=frozenset(part.destination for part in self._waiting(row)),
+            attachments=attached,
         )
+        self._say_left_out(row, attached)
+        return outcome
+
+    def _attached(self, row: Any, rules: AnalyzerRules) -> Attachments:
+        """The attachments of a report, out of the message that it came in."""
+        return Attachments(lambda: self.tx.message_body(row.message_id), rules.profile, rules.zone, rules.codes)
+
+    def _say_left_out(self, row: Any, attached: Attachments | None) -> None:
+        if attached is not None and attached.left_out:
+            why = "its message's body is deleted, or they cannot be read from it or written any more"
+            self.done.said.append(f"report {row.report_id}: leaves without its attachments: {why}")
 
     def _write(self, row: Any, past: Past, outcome: Outcome, revision_id: int, action: str) -> None:
         leaving = {out.destination for out in outcome.outgoing}
@@ -247,7 +261,9 @@ class _Work(msgspec.Struct):
 
     def _without(self, row: Any, newer: set[str]) -> list[Queued]:
         """A new delivery of what a superseded one had beside the overtaken tests, which its report has superseded now."""
-        past = past_of(next(one for one in self.tx.history([row.lane])[row.lane] if one.report_id == row.report_id))
+        report = next(one for one in self.tx.history([row.lane])[row.lane] if one.report_id == row.report_id)
+        past, rules = past_of(report), self.revision.analyzers.get(report.analyzer)
+        attached = self._attached(report, rules) if rules else None
         news = tuple(
             msgspec.structs.replace(one, verdict=Verdict("superseded", (Reason("older-measurement", {"test": one.test}),)))
             for one in past.decided
@@ -255,7 +271,10 @@ class _Work(msgspec.Struct):
         )
         now = pipeline.standing((Decision(past.decided), Decision(news)))
         left = [one for one in now if one.verdict.action == "release"]
-        leaving = pipeline.outgoing_of(past.report, row.lane, left, now, Context(), past.analyzer, self.revision, self.moment)
+        leaving = pipeline.outgoing_of(
+            past.report, row.lane, left, now, Context(), past.analyzer, self.revision, self.moment, attachments=attached
+        )
+        self._say_left_out(report, attached)
         mine = tuple(out for out in leaving if out.destination == row.destination)
         state = pipeline.state_of(now, past.report)
         outcome = Outcome(row.lane, past.report, state, Decision(news, self.actor, self.request.reason), b"", mine)

@@ -8,11 +8,13 @@ history come in as arguments.
 import hashlib
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from datetime import datetime, tzinfo
+from functools import partial
 from re import Pattern
 from typing import Literal
 
 import msgspec
 
+from labbridge.attachments import Attachments
 from labbridge.formats import hl7v2, lis02
 from labbridge.formats.oru import UnwritableError, Writer
 from labbridge.mapping import Catalogue, CodeMap
@@ -80,6 +82,7 @@ class Outlet(msgspec.Struct, frozen=True):
     writer: Writer
     resend: Literal["changed", "cumulative"] = "changed"
     wait: float | None = None  # seconds that a report waits for its held results; None sends at once
+    attachments: bool = False
 
 
 class Revision(msgspec.Struct, frozen=True):
@@ -267,6 +270,7 @@ def decide(
     rules: AnalyzerRules,
     revision: Revision,
     moment: Moment,
+    attachments: Attachments | None = None,
 ) -> Outcome:
     """Maps, verifies and routes one report, and adds the outcome to the context."""
     state: State = "kept"
@@ -275,7 +279,7 @@ def decide(
         decided = rules.verifier.keep_back(verdicts(report, key, context, rules, moment.at))
         state = state_of(decided, report)
         try:
-            outgoing = outgoing_of(report, key, decided, decided, context, rules.name, revision, moment)
+            outgoing = outgoing_of(report, key, decided, decided, context, rules.name, revision, moment, attachments=attachments)
         except UnwritableError as error:  # a name, say, that the hospital's character set does not have
             decided, state = tuple(hold(one, error.reason) for one in decided), "held"
     else:
@@ -345,11 +349,12 @@ def outgoing_of(
     revision: Revision,
     moment: Moment,
     together: frozenset[str] = frozenset(),
+    attachments: Attachments | None = None,
 ) -> tuple[Outgoing, ...]:
     """The payloads for what ``news`` releases; ``standing`` is the whole report as it now stands.
 
     For the destinations in ``together`` an earlier part of the report still waits: it leaves with the news, and at once
-    when nothing of the report is held any more.
+    when nothing of the report is held any more. ``attachments`` leave with the first part of the report, and not again.
     """
     waits = "hold" in [one.verdict.action for one in standing]
     leaving = _routed(revision, analyzer, news)
@@ -362,11 +367,25 @@ def outgoing_of(
         if outlet.resend == "cumulative":
             written, results = _cumulative(report, results, context.past(key), revision, name)
         control_id = moment.control_id()
-        payload = outlet.writer.write(
-            written, results, control_id=control_id, stamp=moment.stamp, site=revision.site, analyzer=analyzer
+        write = partial(
+            outlet.writer.write, written, results, control_id=control_id, stamp=moment.stamp, site=revision.site, analyzer=analyzer
         )
+        if (
+            attachments is not None
+            and outlet.attachments
+            and (name in together or not _begun(name, revision, analyzer, news, standing))
+        ):
+            payload = attachments.enclose(report, write)
+        else:
+            payload = write()
         found.append(Outgoing(name, key, control_id, payload, (outlet.wait or 0.0) if waits else 0.0))
     return tuple(found)
+
+
+def _begun(name: str, revision: Revision, analyzer: str, news: Sequence[Decided], standing: Sequence[Decided]) -> bool:
+    """Whether this destination has had something of the report before the news."""
+    new = {one.index for one in news}
+    return name in _routed(revision, analyzer, (one for one in standing if one.index not in new))
 
 
 def _routed(revision: Revision, analyzer: str, decided: Iterable[Decided]) -> dict[str, list[Decided]]:

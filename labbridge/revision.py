@@ -150,4 +150,4 @@ def _outlet(destination: Destination, catalogue: mapping.Catalogue, zone: ZoneIn
         )
     settings = destination.oru
     form = msgspec.convert(settings, oru.OruForm, from_attributes=True)
-    return Outlet(destination.name, oru.compile(form, view, zone=zone), settings.resend, settings.wait)
+    return Outlet(destination.name, oru.compile(form, view, zone=zone), settings.resend, settings.wait, settings.attachments)

@@ -9,6 +9,7 @@ from typing import Literal
 import msgspec
 
 from labbridge import pipeline
+from labbridge.attachments import Attachments
 from labbridge.formats.oru import UnwritableError
 from labbridge.model import Decided, Decision, Reason, Report, Verdict
 from labbridge.pipeline import AnalyzerRules, Context, Moment, Outcome, Outgoing, Revision
@@ -31,6 +32,7 @@ def settle(
     *,
     correction: bool = False,
     together: frozenset[str] = frozenset(),
+    attachments: Attachments | None = None,
 ) -> Outcome | None:
     """Settles what is held of a report: ``release``, ``reject``, or ``remap`` (verify anew what had no mapping).
 
@@ -60,7 +62,7 @@ def settle(
     now = pipeline.standing((Decision(tuple(before)), Decision(tuple(news))))
     outgoing: tuple[Outgoing, ...] = ()
     try:
-        outgoing = pipeline.outgoing_of(report, key, news, now, context, rules.name, revision, moment, together)
+        outgoing = pipeline.outgoing_of(report, key, news, now, context, rules.name, revision, moment, together, attachments)
     except UnwritableError as error:
         if action != "remap":
             raise

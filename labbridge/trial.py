@@ -5,12 +5,14 @@ import re
 from collections import defaultdict
 from collections.abc import Sequence
 from datetime import UTC
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import msgspec
 
 from labbridge import capture, config, pipeline, profiles, revision
+from labbridge.attachments import Attachments
 from labbridge.config import Analyzer, Settings
 from labbridge.formats import charset, hl7v2, lis02
 from labbridge.model import Decided, Query, Reading, RemoteProtocolError
@@ -126,9 +128,11 @@ def try_messages(trial: Trial, payloads: Sequence[bytes], notes: list[str], at: 
             continue
         found.queries += reading.queries
         found.notes += [render(each) for each in (*reading.problems, *reading.notes)]
+        attached = Attachments(partial(bytes, payload), rules.profile, rules.zone, rules.codes)
         for report in reading.reports:
             key = pipeline.key_of(report, rules, moment)
-            found.outcomes.append(pipeline.decide(report, key, b"", b"", context, rules, compiled, moment))
+            found.outcomes.append(pipeline.decide(report, key, b"", b"", context, rules, compiled, moment, attached))
+        found.notes += ["attachments left out: the destination's character set cannot write them"] if attached.left_out else []
     if not found.outcomes and not found.queries and not found.error:
         found.error = "; ".join(found.notes) or "no message in it"
     return found

@@ -111,12 +111,13 @@ def revision(
     resend: Any = "changed",
     wait: float | None = None,
     others: tuple[str, ...] = (),
+    attachments: bool = False,
 ) -> Revision:
     """The revision with this analyzer, the destination ``his`` as described, and plain ``others``."""
     catalogue = tables()[0]
     view = {code: oru.Coded(code) for code in catalogue.tests}
     plain = oru.compile(oru.OruForm(), view, zone=ZONE)
-    his = Outlet("his", oru.compile(oru.OruForm(charset=charset), view, zone=ZONE), resend, wait)
+    his = Outlet("his", oru.compile(oru.OruForm(charset=charset), view, zone=ZONE), resend, wait, attachments)
     outlets = {"his": his, **{name: Outlet(name, plain) for name in others}}
     return Revision(b"r" * 32, b"{}", "Lab", ZONE, catalogue, {rules.name: rules}, outlets, routes)
 

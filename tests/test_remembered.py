@@ -124,7 +124,7 @@ def test_records_of_many_orders_are_not_all_remembered() -> None:
     for n in [*range(1000), *("x" * 1000 + str(n) for n in range(10))]:
         head = HEAD.replace("OBR|1||", f"OBR|1|{n}|")
         assert pipeline.read(f"{head}{segment}{segment}".encode(), rules).reports[0].results[1].run == str(n)
-    seen = hl7v2._readers(rules.profile)(hl7v2.er7.DEFAULT, "").plain.results._seen
+    seen = hl7v2._readers(rules.profile)(hl7v2.er7.DEFAULT, "", False).plain.results._seen
     assert 1 <= len(seen) <= 256
     assert max(map(len, (text for _, around in seen for text in around))) <= 300
 
@@ -280,7 +280,7 @@ def test_a_sender_that_changes_its_delimiters_does_not_fill_the_memory() -> None
     """A reader of its own for each would keep thousands of texts each."""
     marks = ["^~\\&", "^~\\!", "^~\\#", "^~\\$", "^~\\%", "^~\\*", "^~\\;", "^~\\:"]
     rules = analyzer()
-    readers = weakref.WeakSet(hl7v2._readers(rules.profile)(hl7v2.er7.delimiters(f"MSH|{each}|"), "") for each in marks)
+    readers = weakref.WeakSet(hl7v2._readers(rules.profile)(hl7v2.er7.delimiters(f"MSH|{each}|"), "", False) for each in marks)
     gc.collect()
     assert 1 <= len(readers) <= 4
     clocks = [weakref.ref(clock_for(rules.profile, ZONE, f"20261121101000+0{hour}00")) for hour in range(9)]

@@ -17,6 +17,7 @@ from labbridge.cli import app, trying
 from labbridge.trial import Trial, cases, trial_settings, try_file
 
 from .small_lab import ANALYZERS, NOW, observations
+from .support import oru
 
 EXAMPLE = Path(__file__).parents[1] / "config.example.toml"
 START, END = b"\x0b", b"\x1c\r"
@@ -312,6 +313,23 @@ def test_what_two_destinations_get_stands_below_the_results(screen: Screen, tmp_
         assert f"|P|{version}" in lines[n + 1]
     [row] = [line for line in lines[: titles[0]] if line.startswith("2823-3 ")]
     assert row.rstrip().endswith("release")
+
+
+@pytest.mark.parametrize("width", [80, 2000])
+def test_an_attachment_is_shown_by_its_ends(screen: Screen, tmp_path: Path, width: int) -> None:
+    """Where the destination asks for it; whatever else is long is shown whole."""
+    asks = EXAMPLE.read_text("utf-8").replace("attachments = false", "attachments = true")
+    (tmp_path / "asks.toml").write_text(asks, "utf-8")
+    picture = f"OBX|9|ED|15000^WBC Histogram. BMP^99MRC||^Image^BMP^Base64^{'A' * 5000}ZZ||||||F\r"
+    message = oru("60017734", 1, [("6690-2^WBC^LN", "5.50", "10*9/L")]) + picture.encode()
+    (tmp_path / "a.hl7").write_bytes(message)
+    told = "\n".join(screen("mindray-bc", tmp_path / "a.hl7", settings=tmp_path / "asks.toml", width=width))
+    assert "|ED|15000^WBC Histogram. BMP^L||^Image^BMP^Base64^AAAA" in told
+    assert "AAZZ||||||F" in told
+    assert " characters … " in told
+    assert "A" * 300 not in told
+    plain = "\n".join(screen("mindray-bc", tmp_path / "a.hl7", width=width))
+    assert "|ED|" not in plain
 
 
 @pytest.mark.parametrize("width", [80, 180])

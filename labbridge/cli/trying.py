@@ -19,6 +19,7 @@ from labbridge.pipeline import Outcome
 from labbridge.trial import Found, Trial, cases, trial_settings, try_file
 from labbridge.verification.reasons import Language, render_all
 
+_SHOWN = 200  # characters at each end of an attachment
 STYLES = {"release": "green", "hold": "bold yellow", "ignore": "dim", "superseded": "magenta", "rejected": "red"}
 
 
@@ -119,13 +120,20 @@ def _show_sent(rows: dict[int, list[Text]], payloads: Sequence[tuple[str, Sequen
     """The results, each beside its bytes where there is one payload and the terminal is wide enough; else one below the other."""
     if len(payloads) == 1 and console.is_terminal:
         [(title, sent)], stay = payloads, dict(rows)
-        beside = [[*(stay.pop(one.index)[:-1] if one else map(Text, [""] * 8)), as_text(line)] for line, one in sent]
+        beside = [[*(stay.pop(one.index)[:-1] if one else map(Text, [""] * 8)), as_text(_cut(line))] for line, one in sent]
         lines = _table(title, [*beside, *stay.values()])
         if max(line.cell_len for line in lines) <= console.width:
             return _say(*lines)
     _say(*_table("why", list(rows.values())))
     for title, sent in payloads:
-        console.print(as_text(title, "bold"), *(as_text(segment) for segment, _ in sent), sep="\n")
+        console.print(as_text(title, "bold"), *(as_text(_cut(segment)) for segment, _ in sent), sep="\n")
+
+
+def _cut(segment: str) -> str:
+    """A segment as it is shown: of an attachment that is long, the beginning and the end."""
+    left_out = len(segment) - 2 * _SHOWN
+    is_cut = left_out > 0 and segment.split("|", 3)[2:3] == ["ED"]
+    return f"{segment[:_SHOWN]} … {left_out} characters … {segment[-_SHOWN:]}" if is_cut else segment
 
 
 def _table(last: str, rows: Sequence[Sequence[Text]]) -> list[Text]:

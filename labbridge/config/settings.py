@@ -168,6 +168,7 @@ class OruSettings(Setting, frozen=True, rename={"wait": "partial"}):
     wait: Wait = None  # ``partial``: how long a report waits for its held results; None: it leaves without them
     resend: Literal["changed", "cumulative"] = "changed"
     flags: Literal["computed", "analyzer"] = "computed"
+    attachments: bool = False  # images and files leave with the report that they belong to
     fields: dict[Field, str] = {}
     segments: tuple[Segment, ...] = ()
 

@@ -38,8 +38,10 @@ _NAME = itemgetter(slice(3))
 _KNOWN = {"MSH": 18, "PID": 0, "SPM": 2, "OBR": 0, "ORC": 0, "OBX": 5, "NTE": 0}
 
 
-def read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
+def read(payload: bytes, profile: Profile, zone: tzinfo, *, whole: bool = False) -> Reading:
     """Read one message, or a batch as one Reading; ``zone`` is the sender's, for times without an offset.
+
+    An attachment (OBX-2 ED, RP) is described; where ``whole``, its value is OBX-5 for the usual delimiters, its number OBX-2.
 
     What disagrees or is missing is in the problems of its report, which is held. Raises RemoteProtocolError for what is
     not ours (``supported`` False: type, event, version) and for what cannot be read at all; in a batch, only when that
@@ -48,7 +50,7 @@ def read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
     readings, errors = [], []
     for message in er7.messages(payload):
         try:
-            readings.append(_read(message, profile, zone))
+            readings.append(_read(message, profile, zone, whole))
         except RemoteProtocolError as error:
             errors.append(error)
     if errors and not readings:
@@ -58,7 +60,7 @@ def read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
     return joined(readings, [error.reason for error in errors])
 
 
-def _read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
+def _read(payload: bytes, profile: Profile, zone: tzinfo, whole: bool) -> Reading:
     text, undecodable = charset.decode(payload, profile.charsets)
     message = er7.parse(text)
     delimiters, (head, *lines) = message
@@ -71,7 +73,8 @@ def _read(payload: bytes, profile: Profile, zone: tzinfo) -> Reading:
     control_id = number if number.isalnum() else header.component(10, s=0).strip()
     problems = (undecodable,) if undecodable else ()
     # Bytes written as \X..\ are of the message's own character set; that is rare enough to be looked up only then.
-    reader = _readers(profile)(delimiters, header.field(18)[:40] if escaped and f"{delimiters.escape}X" in text else "")
+    sets = header.field(18)[:40] if escaped and f"{delimiters.escape}X" in text else ""
+    reader = _readers(profile)(delimiters, sets, whole)
     scope = Scope(MSH=header.fields + [""] * reader.widths["MSH"])
     if kind in _EVENTS:
         return Reading((), (), control_id, kind, problems, notes)
@@ -106,19 +109,19 @@ def _kind(message: str, version: str, delimiters: Delimiters, profile: Profile) 
 
 
 @lru_cache(maxsize=256)
-def _readers(profile: Profile) -> Callable[[Delimiters, str], Reader]:
+def _readers(profile: Profile) -> Callable[..., Reader]:
     """The last few readers of a profile: each remembers much, and it is the sender who names delimiters and sets."""
     return lru_cache(maxsize=4)(partial(_reader, profile))
 
 
-def _reader(profile: Profile, delimiters: Delimiters, named: str) -> Reader:
+def _reader(profile: Profile, delimiters: Delimiters, named: str, whole: bool = False) -> Reader:
     """The compiled reader of a profile; hexadecimal escapes are in the sets that MSH-18 names, else the profile's."""
     sets = (*named.split(delimiters.repeat), *profile.charsets)
 
     def unescape(text: str, delimiters: Delimiters) -> str:
         return er7.unescape(text, delimiters, lambda data: charset.decode_part(data, sets))
 
-    return Reader(profile, Rules(delimiters, unescape, dict(_KNOWN), profile.local_escapes), "NTE")
+    return Reader(profile, Rules(delimiters, unescape, dict(_KNOWN), profile.local_escapes), "NTE", whole)
 
 
 def _walk(lines: Sequence[str], reader: Reader, assembly: Assembly) -> None:

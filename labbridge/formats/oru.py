@@ -62,6 +62,15 @@ class Coded(msgspec.Struct, frozen=True):
     panel_name: str = ""
 
 
+class Attachment(NamedTuple):
+    """A file that belongs to a report: OBX-2 (ED, RP) and OBX-5 as they are written."""
+
+    result: int  # its index in the report
+    test: str  # of the laboratory; empty where the analyzer's code is all there is
+    kind: str
+    content: str
+
+
 class Message(NamedTuple):
     """The values of one message that a template may name."""
 
@@ -156,11 +165,20 @@ class Writer:
         self._said: dict[tuple[str, ...], tuple[str, str]] = {}
 
     def write(
-        self, report: Report, decided: Sequence[Decided], *, control_id: str, stamp: str, site: str = "", analyzer: str = ""
+        self,
+        report: Report,
+        decided: Sequence[Decided],
+        *,
+        control_id: str,
+        stamp: str,
+        site: str = "",
+        analyzer: str = "",
+        attachments: Sequence[Attachment] = (),
     ) -> bytes:
         """The ORU^R01 of these results of a report, in their order; those of one panel stand together.
 
-        ``stamp`` (YYYYMMDDHHMMSS+ZZZZ) is MSH-7 and OBR-22; ``control_id`` is MSH-10. Raises UnwritableError.
+        Attachments stand behind the results of their test's panel, or of the first OBR. ``stamp`` (YYYYMMDDHHMMSS+ZZZZ) is MSH-7
+        and OBR-22; ``control_id`` is MSH-10. Raises UnwritableError.
         """
         message = Message(report, control_id, stamp, site, analyzer or report.sender)
         changes = {name: [(n, template(message)) for n, template in templates] for name, templates in self._fields.items()}
@@ -169,7 +187,7 @@ class Writer:
             lines.append(_line(_patient(report.patient), changes))
             if "PV1" in changes:
                 lines.append(_line("PV1|1|U", changes))
-        lines += self._body(message, decided, changes)
+        lines += self._body(message, decided, changes, attachments)
         lines += [template(message) for template in self._extra]
         try:
             return ("\r".join(lines) + "\r").encode(self._codec)
@@ -198,7 +216,7 @@ class Writer:
             places.append((place, f"OBX|{len(places) + 1}|", f"|{test.observation}|{sub}|"))
         return [(request, places) for request, places, _ in groups.values()]
 
-    def _body(self, message: Message, decided: Sequence[Decided], changes: Changes) -> list[str]:
+    def _body(self, message: Message, decided: Sequence[Decided], changes: Changes, attachments: Sequence[Attachment]) -> list[str]:
         """The OBR of every group of results, its OBX, and the specimen."""
         report, stamp, level = message.report, message.stamp, self._level
         work_out = self._groups if len(decided) <= _MANY else self._grouped
@@ -208,12 +226,46 @@ class Writer:
         request = self._request_of(report, collected, decided)
         order = [_line("ORC|RE", changes)] if "ORC" in changes else []
         lines: list[str] = []
-        for n, (service, places) in enumerate(work_out(tuple([one.test for one in decided])), 1):
+        groups = work_out(tuple([one.test for one in decided]))
+        attached = self._attached(message, attachments, groups, decided, changes) if attachments else {}
+        for n, (service, places) in enumerate(groups, 1):
             lines += order
             lines.append(_line(request(n, service, places, stamp), changes))
             lines += observe(decided, places)
+            lines += attached.get(n, ())
             lines += specimen
         return lines
+
+    def _attached(
+        self,
+        message: Message,
+        attachments: Sequence[Attachment],
+        groups: Sequence[_Group],
+        decided: Sequence[Decided],
+        changes: Changes,
+    ) -> dict[int, list[str]]:
+        """The OBX of attachments, by the number of their OBR; those of one name are numbered in OBX-4, as in ``_grouped``."""
+        numbers = {request: n for n, (request, _) in enumerate(groups, 1)}
+        times = Counter((n, decided[place].test) for n, (_, places) in enumerate(groups, 1) for place, _, _ in places)
+        lines: dict[int, list[str]] = {}
+        for number, name, kind, content in attachments:
+            result = message.report.results[number]
+            test = (self._tests.get(name) or self._test(Coded(name))) if name else None
+            n = numbers.get(test.request, 1) if test else 1
+            observation = test.observation if test else "^".join(escaped(result.code, result.name, "L"))
+            key = n, name or f" {result.code}"
+            times[key] += 1
+            sub = times[key] if self.form.version == "2.3.1" or times[key] > 1 else ""
+            time = self._time(result.measured_at, result.measured[:_TIME])
+            mine = lines.setdefault(n, [])
+            place = len(groups[n - 1][1]) + len(mine) + 1
+            line = f"OBX|{place}|{kind}|{observation}|{sub}|{content}||||||F|||{time}{self._equipment(message)}"
+            mine.append(_line(line, changes))
+        return lines
+
+    def _equipment(self, message: Message) -> str:
+        """OBX-15 to OBX-18, with the bar before them."""
+        return f"||||{_escaped(message.analyzer)}" if self._level >= (2, 4) and message.analyzer else ""
 
     def _collected(self, specimen: Specimen) -> str:
         """When a specimen was drawn: a time, or the day alone."""
@@ -246,7 +298,7 @@ class Writer:
         """The OBX of each group of a report's results."""
         results, said, say = message.report.results, self._said, self._say
         ucum, analyzers_flags = self.form.units == "ucum", self.form.flags == "analyzer"
-        equipment = f"||||{_escaped(message.analyzer)}" if self._level >= (2, 4) and message.analyzer else ""
+        equipment = self._equipment(message)
         plain = bool(equipment) and not changes
 
         def observe(decided: Sequence[Decided], places: Sequence[_Place]) -> list[str]:

@@ -12,7 +12,7 @@ from msgspec.structs import replace
 
 from labbridge.formats.records import BAD_TIME, NO_CODE, UNREADABLE, Item, Records
 from labbridge.formats.rules import Fields, Rules, Scope, padded, reading_of
-from labbridge.formats.values import NULL, TYPED, Clock, Memo, Understood, birth_date, classifier
+from labbridge.formats.values import NULL, TYPED, WHOLE, Clock, Memo, Understood, birth_date, classifier
 from labbridge.language import Rule
 from labbridge.model import Patient, Query, Reason, Result, Role, Specimen
 from labbridge.profiles import LISTS, RESULT, Profile, Section, Shape
@@ -30,10 +30,10 @@ class Reader:
     ``widths`` has the segments that are read, and how many of their fields.
     """
 
-    def __init__(self, profile: Profile, rules: Rules, note: str) -> None:
+    def __init__(self, profile: Profile, rules: Rules, note: str, whole: bool = False) -> None:
         self.profile = profile
         self.roles = [(role, rules.condition(condition)) for role, condition in profile.roles]
-        self.shapes = {role: ShapeReader(profile, shape, rules, note) for role, shape in profile.shapes.items()}
+        self.shapes = {role: ShapeReader(profile, shape, rules, note, whole) for role, shape in profile.shapes.items()}
         self.plain = self.shapes["patient"]
         self._specimens, self._tests, self._echo = (
             rules.texts(profile.query.get(key, ())) for key in ("specimens", "tests", "echo")
@@ -65,11 +65,11 @@ class Reader:
 class ShapeReader:
     """Reads specimens, patients and results where the messages of one role have them."""
 
-    def __init__(self, profile: Profile, shape: Shape, rules: Rules, note: str) -> None:
+    def __init__(self, profile: Profile, shape: Shape, rules: Rules, note: str, whole: bool = False) -> None:
         def texts_of(section: str) -> dict[str, Callable[[Scope], str]]:
             return {key: rules.text(rule) for key, rule in shape[section].items() if isinstance(rule, tuple) and key != "agree"}
 
-        self.results = ResultReader(profile, shape["result"], rules, note)
+        self.results = ResultReader(profile, shape["result"], rules, note, whole)
         self.order, self.sent, self.sender = (rules.text(shape["report"].get(key, ())) for key in ("order", "sent", "sender"))
         self._sources = shape["specimen"].get("sources", {})
         self._profile = profile
@@ -121,7 +121,8 @@ class ResultReader:
     found by its text with the time cut out, where no rule looks at the time for anything else.
     """
 
-    def __init__(self, profile: Profile, section: Section, rules: Rules, note: str) -> None:
+    def __init__(self, profile: Profile, section: Section, rules: Rules, note: str, whole: bool = False) -> None:
+        self._typed = WHOLE if whole else TYPED
         self._profile, self._delimiters, self._note = profile, rules.delimiters, note
         self._widths = rules.widths
         self.record = record = section["record"]
@@ -180,7 +181,7 @@ class ResultReader:
         for (segment, field), text in zip((*self._inner, *self._outer), texts, strict=True):
             scope.setdefault(segment, [""] * 100)[field] = text
         known = Result(**{"code": "", **{word: find(scope) for word, find in self._once.items()}})
-        return known, TYPED.get(scope[self.record][2]) if self.record == "OBX" else None
+        return known, self._typed.get(scope[self.record][2]) if self.record == "OBX" else None
 
     def order(self, scope: Scope, clock: Clock, items: Sequence[Item]) -> tuple[list[Result], Sequence[Reason]]:
         """The results of the order that a scope is of, and what holds its whole report."""

@@ -8,10 +8,10 @@ import re
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import suppress
 from datetime import datetime, timedelta, timezone, tzinfo
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import Generic, NamedTuple, TypeVar
 
-from labbridge.formats.er7 import Delimiters
+from labbridge.formats.er7 import Delimiters, rewritten
 from labbridge.model import Kind
 from labbridge.profiles import Profile, Section
 
@@ -123,8 +123,14 @@ def pointer(raw: str, delimiters: Delimiters, understand: Understand, resolve: R
     return understand(raw) if raw == NULL else (resolve(raw.partition(delimiters.component)[0].strip()), "attachment", "", "")
 
 
+def _content(kind: str, raw: str, delimiters: Delimiters, understand: Understand, resolve: Resolve) -> Understood:
+    """An attachment whole: OBX-5 for the usual delimiters, and in the place of a number its OBX-2."""
+    return understand(raw) if raw == NULL else (rewritten(raw, delimiters, resolve), "attachment", kind, "")
+
+
 # What OBX-2 says of OBX-5; all other types are texts that are understood as they are.
 TYPED = {"SN": structured, "CE": coded, "CWE": coded, "CNE": coded, "ED": encapsulated, "RP": pointer}
+WHOLE = {**TYPED, **{kind: partial(_content, kind) for kind in ("ED", "RP")}}  # where the attachments themselves are asked for
 
 
 class Instant(NamedTuple):

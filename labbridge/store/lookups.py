@@ -85,6 +85,10 @@ class Lookups(ABC):
         """The state of a message; empty when there is no such message."""
         return next((message.state for message in self._of(Message, "id", [id], large=False)), "")
 
+    def message_body(self, id: int) -> bytes:
+        """What came, byte for byte; empty when there is no such message or retention has deleted its body."""
+        return next((message.body for message in self._of(Message, "id", [id]) if not erased(message.body)), b"")
+
     def open_incomplete(self, analyzer: str) -> list[tuple[int, bytes]]:
         """Id and body of the transmissions of an analyzer that broke off and are not settled."""
         broken = "WHERE state = 'open' AND analyzer = ? AND kind = 'incomplete' ORDER BY id"

@@ -20,7 +20,7 @@ from labbridge.formats.acknowledgement import acknowledge
 from labbridge.model import Result
 from labbridge.wire import MllpLink, MllpSettings
 from labbridge.wire.events import Received
-from tests.e2e.helpers import WBC, Lab, fresh, laboratory, observations
+from tests.e2e.helpers import WBC, Lab, Ward, fresh, laboratory, observations
 from tests.support import ACK, END, ENQ, NAK, START, STX, MllpClient, field, frame, oru, wait_until
 
 MIB = 1 << 20
@@ -134,6 +134,36 @@ def test_ten_megabytes_of_images_are_stored_and_kept(lab: Lab) -> None:
     assert document.count(b"image/bmp 1500000 bytes") == 5
     assert len(document) < 10_000
     assert memory(lab, "VmHWM") - before < 12 * len(message)
+
+
+ASKS = """
+[[destination]]
+name = "pictures"
+connect = "127.0.0.1:{port}"
+[destination.oru]
+attachments = true
+[[route]]
+to = "pictures"
+"""
+
+
+def test_ten_megabytes_of_images_leave_for_a_destination_that_asks(lab: Lab) -> None:
+    """Every byte of them, within a bounded part of memory."""
+    specimen = fresh()
+    message = pictures(5, 1_500_000, specimen)
+    lab.config.write_text(lab.config.read_text() + ASKS.format(port=lab.ports["spare3"]))
+    assert lab.stop() == 0
+    asks = Ward(lab.ports["spare3"])
+    lab.start()
+    with asks, lab.hl7_client() as client:
+        lab.tell(fresh())
+        before = memory(lab, "VmRSS")
+        assert field(client.send(message), b"MSA", 1) == "AA"
+        [(_, sent)] = asks.wait(specimen, seconds=30)
+        contents = [[line.split(b"|")[5] for line in one.split(b"\r") if b"|ED|" in line] for one in (message, sent)]
+        assert contents[0] == contents[1]
+        assert memory(lab, "VmHWM") - before < 12 * len(message)
+        wait_until(lambda: not lab.queue(), 10, "all is delivered")
 
 
 def best(work: Callable[[bytes], object], message: bytes) -> float:
