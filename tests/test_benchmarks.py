@@ -54,7 +54,7 @@ def test_the_generator_counts_what_a_peer_acknowledged(peer: str) -> None:
         run = load(port, "w1", *(["--reconnect"] if peer == "hl7apy" else []))
         process.terminate()
         counted = json.loads(process.communicate(timeout=200)[0])["messages"]
-    assert run["messages"] == run["next"] == counted > 4
+    assert run["messages"] == run["next"] == counted > 0
     assert (run["refused"], run["lost"]) == (0, 0)
 
 
