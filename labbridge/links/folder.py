@@ -186,7 +186,8 @@ class Folder:
         while not self._stopping.is_set():
             try:
                 for name in ("done", "failed"):
-                    (self.path / name).mkdir(exist_ok=True)
+                    with contextlib.suppress(FileExistsError):
+                        (self.path / name).mkdir()
                 ready = self._look()
                 if link is None:
                     link = FolderLink(self)
