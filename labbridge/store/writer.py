@@ -30,6 +30,7 @@ from .lock import open_file, take_advisory, take_file
 from .migrations import migrate
 from .schema import FACTS
 from .transaction import Transaction
+from .turns import Turns
 
 R = TypeVar("R")
 StateName = Literal["opening", "ready", "unavailable", "locked", "unusable", "closed"]
@@ -104,9 +105,8 @@ class _Session:
             self._cursor.execute("BEGIN IMMEDIATE")
         return Transaction(self._cursor, self._sqlite, self._ids, self.link, at)
 
-    def commit(self, transaction: Transaction) -> None:
-        """Make what the transaction wrote durable; only then does the ledger's end move."""
-        link = transaction.finish()
+    def commit(self, link: Link) -> None:
+        """Make what a transaction wrote durable; only then does the ledger's end move, to ``link``."""
         self._raw.commit()
         self.link = link
         self._used = time.monotonic()
@@ -129,7 +129,8 @@ class Store:
     """The store, for writing: one per process, one process per store.
 
     ``wake`` carries the answers to the caller's thread (a reactor's ``callFromThread``); ``on_state`` is told of every
-    change in the same way. Raises StoreError when the URL is malformed or of a database that is not supported.
+    change in the same way. With ``in_turns`` the caller's thread stands aside while jobs run (see ``turns``). Raises
+    StoreError when the URL is malformed or of a database that is not supported.
     """
 
     def __init__(
@@ -139,6 +140,7 @@ class Store:
         clock: Callable[[], float] = time.time,
         wake: Callable[[Callable[[], None]], None] = lambda call: call(),
         on_state: Callable[[StoreState], None] = lambda state: None,
+        in_turns: bool = False,
     ) -> None:
         self._url = parse(url)
         self.name = display(self._url)
@@ -151,6 +153,7 @@ class Store:
         self._changed = threading.Condition()  # guards what follows
         self._state = StoreState("opening", f"the store {self.name} is not open yet")
         self._waiting: deque[_Job] = deque()
+        self._turns = Turns(self._changed, wake if in_turns else None)
         self._closing = False
         self._was_ready = False
         self._head = START
@@ -201,7 +204,7 @@ class Store:
         with self._changed:
             if self._state.name == "ready" and not self._closing:
                 self._waiting.append(_Job(job, done, failed))
-                self._changed.notify_all()
+                self._turns.ask()
                 return
         self._settle([(failed, self._refusal())])
 
@@ -222,17 +225,21 @@ class Store:
             self._thread.join(timeout)
         return not self._thread.is_alive()
 
+    def _answered(self, outcomes: list[Outcome]) -> None:
+        _answer(outcomes)
+        self._turns.done(lambda: bool(self._waiting))
+
     # From here on: the writer's thread
 
     def _work(self) -> None:
         try:
             while session := self._session or self._reconnect():
                 with self._changed:
-                    self._changed.wait_for(lambda: self._waiting or self._closing)
+                    self._changed.wait_for(lambda: (self._waiting and self._turns.may_run) or self._closing)
                 if not self._waiting:
                     break
                 if session.alive():
-                    self._settle(self._commit(session))
+                    self._wake(partial(self._answered, self._commit(session)))
                 else:  # what waits is refused only if the connection cannot be made again at once
                     self._drop(session)
         except Exception:
@@ -253,14 +260,17 @@ class Store:
                 full = len(group) >= GROUP_JOBS or transaction.size >= GROUP_BYTES or time.monotonic() > until
                 if full or group[-1].alone:
                     break
-            session.commit(transaction)
-            self._head = session.link
+            link = transaction.finish()
+            self._turns.over()
+            session.commit(link)
+            self._head = link
         except Exception as error:
             return self._failed(session, group, explain(error, self._url))
         return [(job.done, result) for job, result in zip(group, results, strict=True)]
 
     def _failed(self, session: _Session, group: list[_Job], error: Exception) -> list[Outcome]:
         """Roll back, or give up the connection when even that fails."""
+        self._turns.over()
         if not session.roll_back():
             self._drop(session)
             if not isinstance(error, StoreUnavailable):
