@@ -18,9 +18,9 @@ from sqlalchemy.pool import NullPool
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgresql+psycopg": "postgresql+psycopg"}
 _EXPECTED = "expected sqlite:///FILE (sqlite:////FILE for an absolute path) or postgresql+psycopg://USER@HOST/DATABASE"
 
-# Documents of some 3 KB fill pages of 16 KiB well: half the CPU of 4 KiB pages in groups of 64, no more in groups of
-# one. A checkpoint every 125 such pages (2 MB) keeps the longest commit short.
-_PRAGMAS = ("page_size=16384", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=125", "cache_size=-16000")
+# Pages of 4 KiB: a commit of one message writes some fifteen of them, each twice. A checkpoint every 1,000 (4 MB) keeps the
+# longest commit short.
+_PRAGMAS = ("page_size=4096", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=1000", "cache_size=-16000")
 _BUSY_SECONDS = 2.0
 _LOG_PART = 1 << 20
 # A server that is gone must be noticed while an analyzer still waits.
