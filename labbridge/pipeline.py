@@ -135,30 +135,45 @@ def _identity(patient: Patient) -> tuple[str, ...]:
 
 
 class _Specimen:
-    """What is known of one specimen, summed up as it grows: a message may hold thousands of reports on it."""
+    """What is known of one specimen, summed up when it is asked for: a message may hold thousands of reports on it."""
 
     def __init__(self, past: Iterable[Past]) -> None:
-        self.past: list[Past] = []
-        self.released: dict[str, Known] = {}
-        self.named: tuple[set[str], ...] = tuple(set() for _ in _identity(Patient()))  # the patients of what still counts
-        for one in past:
-            self.add(one)
+        self.past: list[Past] = list(past)
+        self._summed = 0  # so many of them are in what follows
+        self._released: dict[str, Known] = {}
+        self._named: tuple[set[str], ...] = tuple(set() for _ in _identity(Patient()))  # the patients of what still counts
 
-    def add(self, past: Past) -> None:
-        self.past.append(past)
+    @property
+    def released(self) -> dict[str, Known]:
+        """Per test, what was released of it."""
+        self._sum_up()
+        return self._released
+
+    @property
+    def named(self) -> tuple[set[str], ...]:
+        """The ids, family names, given names, births and sexes that what still counts names."""
+        self._sum_up()
+        return self._named
+
+    def _sum_up(self) -> None:
+        for past in self.past[self._summed :]:
+            self._add(past)
+        self._summed = len(self.past)
+
+    def _add(self, past: Past) -> None:
         counts = False
         for one in past.decided:
             action = one.verdict.action
             counts |= action in ("release", "hold")
             if action == "release":
-                before = self.released.get(one.test)
+                before = self._released.get(one.test)
                 final = one.status != "P" or (before is not None and before.final)
                 if before is None or (one.measured_at or 0) >= (before.measured_at or 0):
-                    self.released[one.test] = Known(one.value, one.measured_at, final)
+                    self._released[one.test] = Known(one.value, one.measured_at, final)
                 elif final != before.final:
-                    self.released[one.test] = msgspec.structs.replace(before, final=final)
+                    self._released[one.test] = msgspec.structs.replace(before, final=final)
         if counts:
-            for seen, said in zip(self.named, _identity(past.report.patient), strict=True):
+            for seen, said in zip(self._named, _identity(past.report.patient), strict=True):
                 if said:
                     seen.add(said)
 
@@ -176,7 +191,7 @@ class Context:
     def add(self, key: str, past: Past) -> None:
         """Puts one more report after the earlier ones."""
         if key in self._known:
-            self._known[key].add(past)
+            self._known[key].past.append(past)
         else:
             self._known[key] = _Specimen((past,))
 
