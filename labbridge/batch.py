@@ -14,11 +14,12 @@ import structlog
 
 from labbridge import model, pipeline
 from labbridge.attachments import Attachments
+from labbridge.context import Context, Past
 from labbridge.formats import lis02
 from labbridge.formats.acknowledgement import acknowledge
 from labbridge.lanes import Queued
 from labbridge.model import Reading, Reason, RemoteProtocolError, encode
-from labbridge.pipeline import AnalyzerRules, Context, Moment, Outcome
+from labbridge.pipeline import AnalyzerRules, Moment, Outcome
 from labbridge.store import StoreError, Transaction
 from labbridge.wire.events import Abandoned, Answer, Event, Left, Oversize, Part, Received, Stray
 
@@ -297,11 +298,11 @@ def context_of(tx: Transaction, keys: set[str]) -> Context:
     return Context({key: [past_of(earlier) for earlier in rows] for key, rows in tx.history(keys).items()})
 
 
-def past_of(earlier: Any) -> pipeline.Past:
+def past_of(earlier: Any) -> Past:
     """A stored report with its decisions, as the pipeline's Past."""
     report = model.decode(earlier.document, model.Report)
     decisions = [model.decode(document, model.Decision) for document in earlier.decisions]
-    return pipeline.Past(earlier.analyzer, earlier.at / 1e6, earlier.digest, earlier.content, report, pipeline.standing(decisions))
+    return Past(earlier.analyzer, earlier.at / 1e6, earlier.digest, earlier.content, report, pipeline.standing(decisions))
 
 
 def write_outcome(

@@ -12,10 +12,11 @@ import msgspec
 from labbridge import model, pipeline, settling
 from labbridge.attachments import Attachments
 from labbridge.batch import past_of, write_decision
+from labbridge.context import Context, Past
 from labbridge.formats.oru import UnwritableError
 from labbridge.lanes import Queued
 from labbridge.model import Decided, Decision, Reason, Verdict
-from labbridge.pipeline import AnalyzerRules, Context, Moment, Outcome, Past, Revision
+from labbridge.pipeline import AnalyzerRules, Moment, Outcome, Revision
 from labbridge.store import Transaction
 
 NEVER_RELEASED = frozenset({"no-specimen", "specimen-conflict", "patient-conflict", "no-patient"})

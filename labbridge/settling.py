@@ -10,9 +10,10 @@ import msgspec
 
 from labbridge import pipeline
 from labbridge.attachments import Attachments
+from labbridge.context import Context
 from labbridge.formats.oru import UnwritableError
 from labbridge.model import Decided, Decision, Reason, Report, Verdict
-from labbridge.pipeline import AnalyzerRules, Context, Moment, Outcome, Outgoing, Revision
+from labbridge.pipeline import AnalyzerRules, Moment, Outcome, Outgoing, Revision
 from labbridge.verification import Known
 
 _TAKEN_BACK = frozenset("DWX")  # HL7 table 0085: deleted, wrong, cannot be obtained

@@ -14,9 +14,10 @@ import msgspec
 from labbridge import capture, config, pipeline, profiles, revision
 from labbridge.attachments import Attachments
 from labbridge.config import Analyzer, Settings
+from labbridge.context import Context
 from labbridge.formats import charset, hl7v2, lis02
 from labbridge.model import Decided, Query, Reading, RemoteProtocolError
-from labbridge.pipeline import Context, Moment, Outcome, Outgoing, Revision
+from labbridge.pipeline import Moment, Outcome, Outgoing, Revision
 from labbridge.verification.reasons import render
 
 _OBX = re.compile(r"(?:^|\r)OBX\|\d+\|\w+\|([^|\r]*)\|[^|\r]*\|([^|\r]*)")

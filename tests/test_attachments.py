@@ -13,10 +13,11 @@ from hypothesis import strategies as st
 
 from labbridge import pipeline, settling
 from labbridge.attachments import Attachments
+from labbridge.context import Context, Past
 from labbridge.formats import er7, oru
 from labbridge.formats.er7 import DEFAULT, Delimiters
 from labbridge.model import Report, encode
-from labbridge.pipeline import AnalyzerRules, Context, Outcome, Past, Revision
+from labbridge.pipeline import AnalyzerRules, Outcome, Revision
 from labbridge.routing import Route
 
 from .small_lab import NOW, ZONE, analyzer, moment, revision

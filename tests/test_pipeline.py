@@ -10,9 +10,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbridge import pipeline, settling
+from labbridge.context import PAST, Context, Past
 from labbridge.formats.oru import UnwritableError
 from labbridge.model import Decided, Patient, Reason, RemoteProtocolError, Report, Result, Specimen, Verdict
-from labbridge.pipeline import AnalyzerRules, Context, Moment, Outcome, Past, Revision
+from labbridge.pipeline import AnalyzerRules, Moment, Outcome, Revision
 from labbridge.routing import Route
 
 from .small_lab import ADULT, NOW, ZONE, actions, analyzer, codes, moment, observations, report, result, revision
@@ -489,7 +490,7 @@ def test_of_a_specimen_with_thousands_of_reports_the_newest_are_looked_at_and_al
     for number in range(1, 1001):
         one = Decided(0, "K", Verdict("release"), f"T{number}", str(number), measured_at=number)
         context.add("S1", Past("a-1", NOW, b"", b"", report(), (one,)))
-    assert len(context.past("S1")) == pipeline.PAST
+    assert len(context.past("S1")) == PAST
     assert context.past("S1")[-1].decided[0].value == "1000"
     assert len(context.released("S1")) == 1000
 

@@ -9,7 +9,7 @@ import pytest
 
 from labbridge import config, pipeline, revision
 from labbridge.config import Settings
-from labbridge.pipeline import Context
+from labbridge.context import Context
 from labbridge.revision import RevisionError
 
 from .small_lab import FILES, actions, moment, observations, report, result

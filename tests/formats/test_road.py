@@ -10,12 +10,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbridge import pipeline, profiles
+from labbridge.context import Context
 from labbridge.formats import hl7v2, oru
 from labbridge.formats.er7 import Segment, parse
 from labbridge.formats.oru import OruForm
 from labbridge.mapping.catalogue import Test
 from labbridge.mapping.codes import CodeMap, Rule
-from labbridge.pipeline import AnalyzerRules, Context, Outcome, Outlet
+from labbridge.pipeline import AnalyzerRules, Outcome, Outlet
 from tests.small_lab import ZONE, analyzer, codes, moment, revision
 
 BARE = '[profile]\nmodel = "M"\nvendor = "V"\nprotocol = "{}"\n'
