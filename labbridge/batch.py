@@ -43,6 +43,7 @@ class Desk(msgspec.Struct, eq=False):
     unsettled: int = 0
     sent: int = 0
     repeats: bool = True  # the other side sends again what is refused
+    spools: bool = False  # something of it may be in the spool
 
 
 class Item(msgspec.Struct, eq=False):
@@ -71,7 +72,7 @@ def bytes_of(event: Event) -> bytes:
     """What an event brought of the peer's bytes."""
     if isinstance(event, Received):
         return event.payload
-    if isinstance(event, Part | Stray):
+    if isinstance(event, (Part, Stray)):
         return event.data
     return event.head if isinstance(event, Oversize) else b""
 
@@ -121,13 +122,15 @@ class Batch:
 
     def _write(self, item: Item, reading: Reading | RemoteProtocolError | None) -> None:
         event = item.event
-        if isinstance(event, Received | Oversize) and event.place is not None:
+        if isinstance(event, (Received, Oversize)) and event.place is not None:
             self.tx.spool(_filed(item.desk.analyzer, event.place.file), item.desk.analyzer, f"{event.place.part} ".encode())
         if isinstance(event, Part):
+            item.desk.spools = True
             self.tx.spool(item.session, item.desk.analyzer, event.data)
             item.answer = Answer(True)
         elif isinstance(event, Received):
-            self.tx.clear_spool(item.session)
+            if item.desk.spools:
+                self.tx.clear_spool(item.session)
             self._complete(item.desk.analyzer, event.payload)
             if isinstance(reading, Reading):
                 self._message(item, reading)

@@ -1,7 +1,7 @@
 """Intake: what arrives on the links becomes batches, decided and stored in one transaction, then acknowledged.
 
-A batch is whatever arrived while the last one was committing, at most 256 messages or 8 MiB, at most 16 per link,
-links in turn. The job runs on the store's writer thread; answers leave on the reactor's thread after the commit, and
+A batch is whatever arrived while the last one was committing, at most 64 messages or 8 MiB. The analyzers take turns, and
+the links of each: a flood on any number of links makes no other analyzer wait for more than the batch under way. The job runs on the store's writer thread; answers leave on the reactor's thread after the commit, and
 only then. Full hands stop reading: a link with 32 unsettled messages, or 64 MiB waiting in all.
 """
 
@@ -23,9 +23,27 @@ from labbridge.wire.events import Abandoned, Event, Failed, Left, Note, Overdue,
 
 log = structlog.get_logger()
 
-BATCH_MESSAGES, BATCH_BYTES, BATCH_PER_LINK = 256, 8 << 20, 16
+BATCH_MESSAGES, BATCH_BYTES = 64, 8 << 20
 LINK_UNSETTLED, WAITING_BYTES = 32, 64 << 20
 SKEW_MESSAGES, SKEW_TOLD = 20, 300  # a clock is judged by so many messages, and told about when it is so many seconds off
+ENTROPY = 4096  # bytes: the system is asked for so many at once, each question being dearer than what is made of the answer
+_SETTLED, _UNSETTLED, _ENDING = (Part, Received, Oversize), (Abandoned, Stray, Left), (Abandoned, Oversize)
+
+
+class Entropy:
+    """The system's random bytes, each given once."""
+
+    def __init__(self) -> None:
+        self._stock = b""
+        self._lock = threading.Lock()
+
+    def __call__(self, size: int) -> bytes:
+        """So many of them."""
+        with self._lock:
+            if len(self._stock) < size:
+                self._stock = os.urandom(ENTROPY + size)
+            given, self._stock = self._stock[:size], self._stock[size:]
+        return given
 
 
 class Intake:
@@ -38,19 +56,19 @@ class Intake:
         queued: Callable[[list[Queued]], None],
         metrics: Metrics,
         clock: Callable[[], float],
-        entropy: Callable[[int], bytes] = os.urandom,
+        entropy: Callable[[int], bytes] | None = None,
     ) -> None:
         self.store = store
         self.revision = revision
         self.revision_id: int | None = None
         self.metrics = metrics
         self.clock = clock
-        self.entropy = entropy
+        self.entropy = entropy or Entropy()
         self.tally: defaultdict[str, Counter[str]] = defaultdict(Counter)
         self.unsettled: Counter[str] = Counter()  # of an analyzer, on links that are gone too
         self.queued = queued
         self._desks: dict[int, Desk] = {}
-        self._turns: OrderedDict[int, Desk] = OrderedDict()  # desks with something waiting, in turn
+        self._turns: OrderedDict[str, OrderedDict[int, Desk]] = OrderedDict()  # by analyzer: desks with something waiting
         self._held: set[Desk] = set()  # desks that have to wait
         self._lock = threading.Lock()  # guards the desks' waiting events between reactor and writer
         self._bytes = 0
@@ -83,14 +101,14 @@ class Intake:
         desk = self._desks.get(id(link))
         if desk is None:
             return
-        if isinstance(event, Part | Received | Oversize):
+        if isinstance(event, _SETTLED):
             desk.unsettled += 1
             self.unsettled[desk.analyzer] += 1
             self._enqueue(desk, event)
             if desk not in self._held and (desk.unsettled >= LINK_UNSETTLED or self._bytes > WAITING_BYTES):
                 self._held.add(desk)
                 link.hold()
-        elif isinstance(event, Abandoned | Stray | Left):
+        elif isinstance(event, _UNSETTLED):
             self._enqueue(desk, event)
         elif isinstance(event, Overdue):
             self.metrics.overdue.labels(desk.analyzer).inc()
@@ -104,17 +122,20 @@ class Intake:
         with self._lock:
             self._take_late()
             desk.waiting.append((f"{desk.session}.{desk.transmission}", event))
-            self._turns[id(desk)] = desk
+            self._has_a_turn(desk)
             self._bytes += len(bytes_of(event))
-        if isinstance(event, Abandoned | Oversize):
+        if isinstance(event, _ENDING):
             desk.transmission += 1
         if self._submitted == 0:
             self._submit()
 
+    def _has_a_turn(self, desk: Desk) -> None:
+        self._turns.setdefault(desk.analyzer, OrderedDict())[id(desk)] = desk
+
     def _take_late(self) -> None:
         for late in reversed(self._late):
             late.desk.waiting.appendleft((late.session, late.event))
-            self._turns[id(late.desk)] = late.desk
+            self._has_a_turn(late.desk)
         self._late.clear()
 
     def catch_up(self) -> None:
@@ -149,7 +170,7 @@ class Intake:
         if item.late:
             return
         self._bytes -= len(bytes_of(event))
-        if isinstance(event, Abandoned | Stray | Left):
+        if isinstance(event, _UNSETTLED):
             return
         desk.unsettled -= 1
         self.unsettled[desk.analyzer] -= 1
@@ -167,7 +188,10 @@ class Intake:
         item.late = True
         with self._lock:
             self._late.append(item)
-            self._turns.pop(id(item.desk), None)  # what came after it on this link waits for it
+            desks = self._turns.get(item.desk.analyzer, {})
+            desks.pop(id(item.desk), None)  # what came after it on this link waits for it
+            if not desks:
+                self._turns.pop(item.desk.analyzer, None)
 
     @property
     def idle(self) -> bool:
@@ -203,24 +227,22 @@ class Intake:
     # -- on the writer's thread ----------------------------------------------------------------------------------
 
     def take(self) -> list[Item]:
-        """The next batch: links in turn, within the limits; empty when nothing waits."""
-        analyzers = self.revision.analyzers
+        """The next batch, within the limits: of each analyzer's links in turn a message; empty when nothing waits."""
+        rules = self.revision.analyzers
         taken: list[Item] = []
         size = 0
         with self._lock:
-            for _ in range(len(self._turns)):
-                key, desk = self._turns.popitem(last=False)
-                desk.rules = analyzers.get(desk.analyzer, desk.rules)  # gone from the configuration: as it was
-                count = 0
-                while desk.waiting and count < BATCH_PER_LINK and len(taken) < BATCH_MESSAGES and size < BATCH_BYTES:
-                    session, event = desk.waiting.popleft()
-                    taken.append(Item(desk, session, event, desk.rules))
-                    size += len(bytes_of(event))
-                    count += 1
+            while self._turns and len(taken) < BATCH_MESSAGES and size < BATCH_BYTES:
+                analyzer, desks = self._turns.popitem(last=False)
+                key, desk = desks.popitem(last=False)
+                desk.rules = rules.get(analyzer, desk.rules)  # gone from the configuration: as it was
+                session, event = desk.waiting.popleft()
+                taken.append(Item(desk, session, event, desk.rules))
+                size += len(bytes_of(event))
                 if desk.waiting:
-                    self._turns[key] = desk
-                if len(taken) >= BATCH_MESSAGES or size >= BATCH_BYTES:
-                    break
+                    desks[key] = desk
+                if desks:
+                    self._turns[analyzer] = desks
         return taken
 
     def remember_incomplete(self, analyzer: str, message_id: int, body: bytes) -> None:

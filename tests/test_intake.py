@@ -285,17 +285,37 @@ def _fails(tx: Transaction) -> None:
 # -- batches ---------------------------------------------------------------------------------------------------------
 
 
-def test_links_take_turns_and_none_has_more_than_its_share_of_a_batch(road: Road) -> None:
-    links = {name: road.link() for name in "ABC"}
+def test_analyzers_take_turns_and_the_links_of_each(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "BATCH_MESSAGES", 12)
+    links = {name: road.link("astm" if name == "Q" else "hl7") for name in "ABCQ"}
     with road.busy():
         road.post(links["A"], oru("first"))  # keeps the batch before under way
-        for name, count in (("A", 31), ("B", 3), ("C", 20)):
+        for name, count in (("A", 14), ("B", 3), ("C", 6), ("Q", 3)):
             for n in range(count):
                 road.post(links[name], oru(f"{name}{n}"))
         batches = []
         while batch := road.intake.take():
             batches.append([bytes_of(item.event).split(b"OBR|1||")[1][:1].decode() for item in batch])
-    assert [("".join(batch)) for batch in batches] == ["f" + "A" * 15 + "B" * 3 + "C" * 16, "A" * 16 + "C" * 4]
+    assert [("".join(batch)) for batch in batches] == ["fQBQCQABCABC", "ACACACAAAAAA", "AAA"]
+
+
+def test_a_flood_of_one_analyzer_makes_no_other_wait(road: Road) -> None:
+    """However many links an analyzer floods, what another sends is in the next batch."""
+    flood, quiet = [road.link() for _ in range(40)], road.link("astm")
+    with road.busy():
+        for link in flood:
+            for n in range(30):
+                road.post(link, oru(f"S{n}"))
+        assert len(road.intake.take()) == 64
+        road.post(quiet, oru("Q"))
+        assert [item.desk.analyzer for item in road.intake.take()].index("astm") < 2
+
+
+def test_no_random_bytes_are_given_twice() -> None:
+    entropy = rooms.Entropy()
+    given = [entropy(7) for _ in range(2000)]
+    assert {len(one) for one in given} == {7}
+    assert len(set(given)) == 2000
 
 
 def test_a_batch_has_its_limits_in_messages_and_in_bytes(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -304,7 +324,7 @@ def test_a_batch_has_its_limits_in_messages_and_in_bytes(road: Road, monkeypatch
             link = road.link()
             for m in range(16):
                 road.post(link, oru(f"{n}-{m}"))
-        assert [len(road.intake.take()) for _ in range(3)] == [256, 64, 0]
+        assert [len(road.intake.take()) for _ in range(6)] == [64] * 5 + [0]
         monkeypatch.setattr(rooms, "BATCH_BYTES", 1000)
         link = road.link()
         for _ in range(6):
