@@ -28,7 +28,7 @@ test: .venv/ready lint ## lint, all tests with coverage, the coverage floors
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $${WORKERS:-3} --dist worksteal
 	$(BIN)/coverage combine --quiet
-	$(BIN)/coverage report --fail-under=95 --include='labbridge/wire/*,labbridge/formats/*,labbridge/mapping*,labbridge/pipeline.py' --skip-covered
+	$(BIN)/coverage report --fail-under=95 --include='labbridge/wire/*,labbridge/formats/*,labbridge/mapping*,labbridge/context.py,labbridge/pipeline.py' --skip-covered
 	$(BIN)/coverage report --fail-under=90 --skip-covered --sort=cover | tail -n 30
 
 conformance: .venv/ready ## the tests of what the standards demand, row by row; writes docs/conformance.md

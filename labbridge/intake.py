@@ -1,8 +1,9 @@
 """Intake: what arrives on the links becomes batches, decided and stored in one transaction, then acknowledged.
 
 A batch is whatever arrived while the last one was committing, at most 64 messages or 8 MiB. The analyzers take turns, and
-the links of each: a flood on any number of links makes no other analyzer wait for more than the batch under way. The job runs on the store's writer thread; answers leave on the reactor's thread after the commit, and
-only then. Full hands stop reading: a link with 32 unsettled messages, or 64 MiB waiting in all.
+the links of each: a flood on any number of links makes no other analyzer wait for more than the batch under way. The job
+runs on the store's writer thread; answers leave on the reactor's thread after the commit, and only then. Full hands stop
+reading: a link with 32 unsettled messages, or 64 MiB waiting in all.
 """
 
 import hashlib
@@ -188,10 +189,10 @@ class Intake:
         item.late = True
         with self._lock:
             self._late.append(item)
-            desks = self._turns.get(item.desk.analyzer, {})
-            desks.pop(id(item.desk), None)  # what came after it on this link waits for it
-            if not desks:
-                self._turns.pop(item.desk.analyzer, None)
+            if desks := self._turns.pop(item.desk.analyzer, None):
+                desks.pop(id(item.desk), None)  # what came after it on this link waits for it
+                if desks:
+                    self._turns[item.desk.analyzer] = desks
 
     @property
     def idle(self) -> bool:
