@@ -27,6 +27,7 @@ CLOSE_TIME_S = 2.0  # what is still buffered when a link closes has this long to
 HANDSHAKE_TIME_S = 10.0
 ANSWER_TIME_S = 30.0  # a peer that says no more is answered no later after the last answer; the protocols' own times are shorter
 KEEPALIVE = {"TCP_KEEPIDLE": 60, "TCP_KEEPINTVL": 15, "TCP_KEEPCNT": 4}  # a dead peer is noticed in two minutes
+_SETTLED = (Received, Part, Oversize)
 _CLEAN = str(ConnectionDone())  # why a link ended that the peer closed
 
 Machine = MllpLink | Lis01Link | RawLink
@@ -232,7 +233,7 @@ class WireProtocol:
                 elif type(event) is Close:
                     self.close(event.why)
                 else:
-                    if isinstance(event, Received | Part | Oversize):
+                    if isinstance(event, _SETTLED):
                         self._owed.add(event.token)
                     elif isinstance(event, Overdue):
                         self._owed.discard(event.token)

@@ -182,6 +182,8 @@ class FrameReader:
 
     def ends_with_bid(self) -> bool:
         """Whether an ENQ is unread, and nothing behind it but line ends and noise."""
+        if not self._data:
+            return self._returned is ENQ
         tail = self._data[-NOISE_BYTES:]
         return _BID.search(tail) is not None or (self._returned is ENQ and _INSIDE.search(tail) is None)
 
