@@ -26,6 +26,7 @@ from labbridge.wire.events import Answer, Event, Received
 log = structlog.get_logger()
 
 CACHE_BYTES = 32 << 20
+PATIENCE_S = 0.005  # an answer that nothing waits for shares a commit with what comes in meanwhile
 FETCH = 256  # payloads that are read at a time
 
 
@@ -300,7 +301,8 @@ class Outbox:
             self._settling = False
             self.reactor.callLater(1.0, self._settle)
 
-        self.store.submit(job, done, failed)
+        waited_for = any(len(self.lanes[queued.lane].waiting) > 1 for queued, *_ in answers)
+        self.store.submit(job, done, failed, 0.0 if waited_for else PATIENCE_S)
 
     def _settled(self, queued: Queued, outcome: str) -> None:
         """The answer is durable: the lane goes on."""

@@ -13,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, pr
 from twisted.internet import task
 
 from labbridge import delivery
-from labbridge.delivery import Courier, Outbox
+from labbridge.delivery import PATIENCE_S, Courier, Outbox
 from labbridge.lanes import Policy, Queued
 from labbridge.metrics import Metrics
 from labbridge.wire.events import Answer, Received, Sent
@@ -37,10 +37,14 @@ class FakeStore:
     def __init__(self, *, at_once: bool = True) -> None:
         self.rows: dict[int, Row] = {}
         self.at_once = at_once
+        self.patience = 0.0  # of the last job
         self.jobs: deque[tuple[Callable[[Any], Any], Callable[[Any], None], Callable[[Exception], None]]] = deque()
 
-    def submit(self, job: Callable[[Any], Any], done: Callable[[Any], None], failed: Callable[[Exception], None]) -> None:
+    def submit(
+        self, job: Callable[[Any], Any], done: Callable[[Any], None], failed: Callable[[Exception], None], patience: float = 0.0
+    ) -> None:
         self.jobs.append((job, done, failed))
+        self.patience = patience
         if self.at_once:
             self.run()
 
@@ -175,6 +179,19 @@ def test_the_next_of_a_lane_leaves_only_when_the_answer_to_the_last_is_durable()
     his.store.run()
     assert his.numbers == [1, 2]
     assert his.store.rows[1].attempts == ["accepted AA"]
+
+
+def test_an_answer_that_nothing_waits_for_may_share_a_commit() -> None:
+    his = Hospital(at_once=False)
+    his.add(1, "S1")
+    his.add(2, "S2")
+    his.add(3, "S2")
+    his.connect(0)
+    his.connect(1)
+    for connection, patience in ((0, PATIENCE_S), (1, 0.0)):
+        his.answer(connection, "AA")
+        assert his.store.patience == patience
+        his.store.run()
 
 
 def test_a_lost_connection_and_silence_send_the_same_bytes_again_and_count_nothing() -> None:

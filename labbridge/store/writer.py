@@ -46,6 +46,7 @@ _RETRY_SECONDS = (0.0, 1.0, 2.0, 5.0)
 
 _LOST: dict[StateName, type[StoreError]] = {"locked": StoreLocked, "unusable": StoreError}
 
+_NEVER = float("inf")
 _NEXT_ID = "SELECT coalesce(max(id), 0) + 1 FROM {}"
 
 _log = logging.getLogger(__name__)
@@ -153,6 +154,7 @@ class Store:
         self._changed = threading.Condition()  # guards what follows
         self._state = StoreState("opening", f"the store {self.name} is not open yet")
         self._waiting: deque[_Job] = deque()
+        self._due = _NEVER  # when the first of them wants to run
         self._turns = Turns(self._changed, wake if in_turns else None)
         self._closing = False
         self._was_ready = False
@@ -195,16 +197,23 @@ class Store:
             if self._state.name != "ready":
                 raise self._refusal()
 
-    def submit(self, job: Callable[[Transaction], R], done: Callable[[R], None], failed: Callable[[Exception], None]) -> None:
+    def submit(
+        self, job: Callable[[Transaction], R], done: Callable[[R], None], failed: Callable[[Exception], None], patience: float = 0.0
+    ) -> None:
         """Have a job run in the writer's next transaction, from any thread.
 
         ``done`` gets what the job returned once it is durable; ``failed`` gets the job's own exception, or StoreError
-        (StoreUnavailable when the same job may succeed later). Exactly one of them is called, through ``wake``.
+        (StoreUnavailable when the same job may succeed later). Exactly one of them is called, through ``wake``. A job with
+        ``patience`` waits so many seconds for a transaction that is made for another's sake.
         """
         with self._changed:
             if self._state.name == "ready" and not self._closing:
                 self._waiting.append(_Job(job, done, failed))
-                self._turns.ask()
+                self._due = min(self._due, time.monotonic() + patience)
+                if patience:
+                    self._changed.notify_all()  # the writer looks at the time
+                else:
+                    self._turns.ask()
                 return
         self._settle([(failed, self._refusal())])
 
@@ -227,15 +236,14 @@ class Store:
 
     def _answered(self, outcomes: list[Outcome]) -> None:
         _answer(outcomes)
-        self._turns.done(lambda: bool(self._waiting))
+        self._turns.done(lambda: self._waiting and self._due <= time.monotonic())
 
     # From here on: the writer's thread
 
     def _work(self) -> None:
         try:
             while session := self._session or self._reconnect():
-                with self._changed:
-                    self._changed.wait_for(lambda: (self._waiting and self._turns.may_run) or self._closing)
+                self._wait()
                 if not self._waiting:
                     break
                 if session.alive():
@@ -246,6 +254,17 @@ class Store:
             _log.exception("the store's writer stopped")
         finally:
             self._end()
+
+    def _wait(self) -> None:
+        """Wait until a job wants to run and may, or the store is closing."""
+        with self._changed:
+            while not self._closing:
+                left = self._due - time.monotonic() if self._waiting else _NEVER
+                if left <= 0:
+                    if self._turns.may_run:
+                        break
+                    self._turns.ask()
+                self._changed.wait(left if 0 < left < _NEVER else None)
 
     def _commit(self, session: _Session) -> list[Outcome]:
         """Run waiting jobs in one transaction until it is full; gives what is to be told."""
@@ -261,7 +280,9 @@ class Store:
                 if full or group[-1].alone:
                     break
             link = transaction.finish()
-            self._turns.over()
+            with self._changed:
+                self._due = self._due if self._waiting else _NEVER
+                self._turns.over()
             session.commit(link)
             self._head = link
         except Exception as error:
@@ -270,7 +291,9 @@ class Store:
 
     def _failed(self, session: _Session, group: list[_Job], error: Exception) -> list[Outcome]:
         """Roll back, or give up the connection when even that fails."""
-        self._turns.over()
+        with self._changed:
+            self._due = 0.0  # for those that are still waiting, or wait again
+            self._turns.over()
         if not session.roll_back():
             self._drop(session)
             if not isinstance(error, StoreUnavailable):

@@ -104,24 +104,30 @@ def test_the_caller_goes_on_while_the_disk_is_waited_for() -> None:
 
 
 @settings(max_examples=25, deadline=None)
-@given(jobs=st.lists(st.tuples(st.booleans(), st.booleans(), st.sampled_from([0, 0, 0, 3])), min_size=1, max_size=30))
-def test_every_job_is_answered_once(jobs: list[tuple[bool, bool, int]]) -> None:
-    """From the caller's thread or another, well or not, now or a little later: each job has one answer."""
+@given(
+    jobs=st.lists(
+        st.tuples(st.booleans(), st.booleans(), st.sampled_from([0, 0, 0, 3]), st.sampled_from([0.0, 0.0, 0.005, 0.05])),
+        min_size=1,
+        max_size=30,
+    )
+)
+def test_every_job_is_answered_once(jobs: list[tuple[bool, bool, int, float]]) -> None:
+    """From the caller's thread or another, well or not, now or a little later, in a hurry or not: each job has one answer."""
     answers: list[tuple[int, bool]] = []
     with tempfile.TemporaryDirectory() as folder, in_turns(f"sqlite:///{Path(folder) / 'lab.db'}") as (store, caller):
-        for number, (own, well, pause) in enumerate(jobs):
+        for number, (own, well, pause, patience) in enumerate(jobs):
 
             def job(tx: Transaction, well: bool = well) -> None:
                 received(tx)
                 if not well:
                     raise ValueError("no")
 
-            def submit(number: int = number, job: Callable[[Transaction], None] = job) -> None:
-                store.submit(job, lambda _: answers.append((number, True)), lambda _: answers.append((number, False)))
+            def submit(number: int = number, job: Callable[[Transaction], None] = job, patience: float = patience) -> None:
+                store.submit(job, lambda _: answers.append((number, True)), lambda _: answers.append((number, False)), patience)
 
             caller.calls.put(submit) if own else submit()
             time.sleep(pause / 1000)
         until = time.monotonic() + 10 * PATIENCE
         while len(answers) < len(jobs) and time.monotonic() < until:
             time.sleep(0.002)
-        assert sorted(answers) == [(number, well) for number, (_, well, _) in enumerate(jobs)]
+        assert sorted(answers) == [(number, well) for number, (_, well, _, _) in enumerate(jobs)]

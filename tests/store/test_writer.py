@@ -4,6 +4,7 @@ import os
 import threading
 import time
 from pathlib import Path
+from queue import Empty, SimpleQueue
 from typing import Any
 
 import pytest
@@ -22,6 +23,21 @@ def test_jobs_that_wait_share_a_commit(store: Store, reader: Reader, monkeypatch
     assert [value for _, value in answers] == list(range(1, 101))
     assert verify(reader).transactions == 1
     assert count(reader) == 100
+
+
+def test_a_job_with_patience_shares_the_transaction_of_another(store: Store, reader: Reader) -> None:
+    """It waits for company, but no longer than it may, nor longer than the store is open."""
+    answers: SimpleQueue[Any] = SimpleQueue()
+    store.submit(received, answers.put, answers.put, 60.0)
+    with pytest.raises(Empty):
+        answers.get(timeout=0.3)
+    assert store.call(received) == 2
+    assert (answers.get(timeout=10), verify(reader).transactions) == (1, 1)
+    store.submit(received, answers.put, answers.put, 0.2)
+    assert (answers.get(timeout=10), verify(reader).transactions) == (3, 2)
+    store.submit(received, answers.put, answers.put, 60.0)
+    assert store.close()
+    assert answers.get(timeout=10) == 4
 
 
 def test_a_group_has_bounds(store: Store, reader: Reader, monkeypatch: pytest.MonkeyPatch) -> None:
