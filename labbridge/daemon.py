@@ -54,9 +54,8 @@ class Daemon:
         for notice in (*notices, *security.notices(settings)):
             log.warning(notice)
         self.metrics = Metrics()
-        self.store = Store(
-            settings.store.url, clock=clock, wake=reactor.callFromThread, on_state=self._store_changed, in_turns=True
-        )
+        wake = reactor.callFromThread
+        self.store = Store(settings.store.url, clock=clock, wake=wake, on_state=self._store_changed, in_turns=True)
         self.destinations = Destinations(self.store, self.metrics, reactor, clock)
         self.intake = Intake(self.store, self.revision, self.destinations.enqueue, self.metrics, clock)
         self.stations: dict[str, Station] = {}
