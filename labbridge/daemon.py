@@ -21,12 +21,11 @@ from twisted.python.failure import Failure
 from labbridge import commands, config, control, memory, revision, security, web
 from labbridge.batch import break_off
 from labbridge.commands import CommandError, Done, Request
-from labbridge.config import Destination, Settings
-from labbridge.delivery import Outbox
-from labbridge.destinations import Connections
+from labbridge.config import Settings
+from labbridge.destinations import Destinations, queue_of
 from labbridge.intake import Intake
 from labbridge.keeping import Keeper
-from labbridge.lanes import Policy, Queued
+from labbridge.lanes import Queued
 from labbridge.links.tcp import ListenError
 from labbridge.links.tls import SecurityError
 from labbridge.metrics import Metrics
@@ -57,14 +56,12 @@ class Daemon:
         self.metrics = Metrics()
         wake = reactor.callFromThread
         self.store = Store(settings.store.url, clock=clock, wake=wake, on_state=self._store_changed, in_turns=True)
-        self.intake = Intake(self.store, self.revision, self.enqueue, self.metrics, clock)
-        self.outboxes: dict[str, Outbox] = {}
-        self._connections: dict[str, Connections] = {}
+        self.destinations = Destinations(self.store, self.metrics, reactor, clock)
+        self.intake = Intake(self.store, self.revision, self.destinations.enqueue, self.metrics, clock)
         self.stations: dict[str, Station] = {}
         self.keeper = Keeper(self.store, settings.store.keep, reactor, clock)
         self._control: Any = None
         self._web: Any = None
-        self._arriving: dict[str, list[Queued]] = {}  # for destinations whose queue is still being read
         self._taken_up = False
         self._taking_up = False
         self._stopping = False
@@ -77,7 +74,7 @@ class Daemon:
         if wrong := list(security.mistakes(self.settings, self.path)):
             raise ListenError("\n".join(wrong))
         for destination in self.settings.destinations:
-            self._add_destination(*self._built(destination))
+            self.destinations.add(*self.destinations.built(destination))
         self.store.open()
         at: tuple[str | int, ...] = ()
         try:
@@ -95,7 +92,7 @@ class Daemon:
         log.info(
             "listening",
             analyzers=len(self.stations),
-            destinations=len(self.outboxes),
+            destinations=len(self.settings.destinations),
             revision=self.revision.digest.hex()[:12],
             store=str(self.settings.store),
         )
@@ -103,9 +100,8 @@ class Daemon:
     def _store_changed(self, state: StoreState) -> None:
         if state.name == "ready":
             log.info("store ready")
-            if self._taken_up:  # a commit whose answer was lost may have queued or withdrawn what nobody here knows of
-                self._arriving = {name: self._arriving.get(name, []) for name in self.outboxes}
-                self._read_queue()
+            if self._taken_up:
+                self.destinations.read_again()
             elif not self._taking_up:
                 self._taking_up = True
                 self.store.submit(self._take_up, self._took_up, self._take_up_failed)
@@ -121,21 +117,20 @@ class Daemon:
         break_off(tx)
         number = tx.revision(self.revision.digest, self.revision.body)
         incomplete = [(a.name, number, body) for a in self.settings.analyzers for number, body in tx.open_incomplete(a.name)]
-        return number, _queue(tx), incomplete
+        return number, queue_of(tx), incomplete
 
     def _took_up(self, left: tuple[int, list[Queued], list[tuple[str, int, bytes]]]) -> None:
         self._taken_up = True
         self.intake.revision_id, queued, incomplete = left
         for analyzer, number, body in incomplete:
             self.intake.remember_incomplete(analyzer, number, body)
-        self.enqueue(queued)
+        self.destinations.enqueue(queued)
         self.intake.accepting = True
         self._catch_up()
         self._log_head()
         self.keeper.start()
         log.info("accepting", queued=len(queued))
-        for connections in self._connections.values():
-            connections.start()
+        self.destinations.start()
 
     def _catch_up(self) -> None:
         self.intake.catch_up()
@@ -149,38 +144,6 @@ class Daemon:
     def _take_up_failed(self, error: Exception) -> None:
         log.error("the store could not be read, trying again", error=type(error).__name__)
         self.reactor.callLater(1.0, self.store.submit, self._take_up, self._took_up, self._take_up_failed)
-
-    # -- destinations --------------------------------------------------------------------------------------------
-
-    def _built(self, destination: Destination) -> tuple[Outbox, Connections]:
-        name, answers = destination.name, destination.answers
-        policy = Policy(answers.ae, answers.ar, answers.tries, answers.pause_after, destination.timeout)
-        outbox = Outbox(name, destination.connections, policy, self.store, self.metrics, self.reactor, self.clock)
-        return outbox, Connections(destination, outbox, self.reactor)
-
-    def _add_destination(self, outbox: Outbox, connections: Connections) -> None:
-        self.outboxes[outbox.name], self._connections[outbox.name] = outbox, connections
-
-    def _drop_destination(self, name: str) -> None:
-        self.outboxes.pop(name).stopping = True
-        self._connections.pop(name).stop("the configuration changed")
-
-    def enqueue(self, queued: list[Queued]) -> None:
-        """Hands deliveries to their destinations' queues."""
-        touched = set()
-        for one in queued:
-            outbox = self.outboxes.get(one.destination)
-            if one.destination in self._arriving:
-                self._arriving[one.destination].append(one)
-                continue
-            if outbox is None:
-                log.error("a delivery for a destination that is not configured waits in the store", delivery=one.id)
-                continue
-            if one.id not in outbox.items:
-                outbox.add(one)
-                touched.add(outbox)
-        for outbox in touched:
-            outbox.pump()
 
     # -- commands ------------------------------------------------------------------------------------------------
 
@@ -204,12 +167,7 @@ class Daemon:
         moment = Moment.of(self.clock(), compiled.zone, os.urandom)
 
         def done(what: Done) -> None:
-            for outbox in self.outboxes.values():
-                for number in what.removed:
-                    outbox.remove(number)
-                for number in what.again:
-                    outbox.again(number)
-            self.enqueue(what.queued)
+            self.destinations.follow(what)
             reply({"ok": True, "said": what.said})
 
         def failed(error: Exception) -> None:
@@ -219,7 +177,7 @@ class Daemon:
         self.store.submit(lambda tx: command(tx, compiled, moment, request, actor), done, failed)
 
     def _pause(self, request: Request, actor: str, reply: control.Reply) -> None:
-        outbox = self.outboxes.get(request.destination)
+        outbox = self.destinations.outboxes.get(request.destination)
         if outbox is None:
             reply({"ok": False, "error": f"no such destination: {request.destination}"})
             return
@@ -251,8 +209,9 @@ class Daemon:
             settings = config.load(self.path)
             compiled, notices = revision.build(settings, self.path)
             wrong = "\n".join(security.mistakes(settings, self.path))
-            come = [] if wrong else config.changes(self.settings.destinations, settings.destinations)[1]
-            built = [self._built(destination) for destination in come]  # the files may have changed since they were proven
+            dropped, added = config.changes(self.settings.destinations, settings.destinations)
+            # This too may fail: the files may have changed since they were proven.
+            built = [self.destinations.built(one) for one in added if not wrong]
         except (config.ConfigError, revision.RevisionError, SecurityError) as error:
             wrong = str(error)
         if wrong:
@@ -271,8 +230,8 @@ class Daemon:
                 self.stations.pop(station.analyzer.name).stop("the configuration changed")
         self.revision = compiled
         self.intake.revise(compiled)
-        self._reload_destinations(old, settings, built)
-        problems = renewed(*self.stations.items(), *self._connections.items())
+        self.destinations.change(dropped, built)
+        problems = renewed(*self.stations.items(), *self.destinations.connections.items())
         return task.deferLater(self.reactor, PORT_SECONDS, self._start_stations, problems)
 
     def _start_stations(self, problems: list[str]) -> list[str]:
@@ -293,35 +252,6 @@ class Daemon:
         log.info("reloaded", revision=self.revision.digest.hex()[:12])
         return problems
 
-    def _reload_destinations(self, old: Settings, new: Settings, built: list[tuple[Outbox, Connections]]) -> None:
-        for destination in config.changes(old.destinations, new.destinations)[0]:
-            self._drop_destination(destination.name)
-        for outbox, connections in built:
-            self._add_destination(outbox, connections)
-            connections.start()
-            self._arriving[outbox.name] = []
-        if built:
-            self._read_queue()
-
-    def _read_queue(self) -> None:
-        """Reads the queues of ``_arriving``; what is queued meanwhile comes after them, so that lanes keep their order."""
-
-        def done(queued: list[Queued]) -> None:
-            arriving, self._arriving = self._arriving, {}
-            waiting = {one.id for one in queued}
-            for outbox in (self.outboxes[name] for name in arriving if name in self.outboxes):
-                for number in outbox.items.keys() - waiting:
-                    outbox.remove(number)
-            self.enqueue([one for one in queued if one.destination in arriving])
-            for later in arriving.values():
-                self.enqueue(later)
-
-        def failed(error: Exception) -> None:
-            log.error("the queue could not be read, trying again", error=type(error).__name__)
-            self.reactor.callLater(1.0, self._read_queue)
-
-        self.store.submit(_queue, done, failed)
-
     # -- stop ----------------------------------------------------------------------------------------------------
 
     def stop(self) -> None:
@@ -333,21 +263,16 @@ class Daemon:
         for station in self.stations.values():
             station.quiet()
         self.keeper.stopping = True
-        for outbox in self.outboxes.values():
-            outbox.stopping = True
-        for connections in self._connections.values():
-            connections.quiet()
+        self.destinations.quiet()
         self._wind_down(self.reactor.seconds() + STOP_SECONDS)
 
     def _wind_down(self, until: float) -> None:
-        busy = not self.intake.idle or any(not outbox.idle for outbox in self.outboxes.values())
-        if busy and self.reactor.seconds() < until:
+        if not (self.intake.idle and self.destinations.idle) and self.reactor.seconds() < until:
             self.reactor.callLater(0.05, self._wind_down, until)
             return
         for station in self.stations.values():
             station.stop("labbridge stops")
-        for connections in self._connections.values():
-            connections.stop("labbridge stops")
+        self.destinations.stop("labbridge stops")
         if self._control is not None:
             self._control.stopListening()
         self.reactor.callLater(0.1, self._end)
@@ -365,32 +290,13 @@ class Daemon:
         return {
             "store": self.store.state.name,
             "analyzers": [station.status() for station in self.stations.values()],
-            "destinations": [
-                {
-                    "name": outbox.name,
-                    "connections": outbox.connections,
-                    "delivered": outbox.delivered,
-                    "queue": outbox.depth,
-                    "refused": outbox.refused,
-                    "oldest": round(outbox.oldest(), 1),
-                    "paused": outbox.paused,
-                }
-                for outbox in self.outboxes.values()
-            ],
+            "destinations": self.destinations.status(),
         }
 
 
 def _fault(failure: Failure) -> list[str]:
     twisted_log.failure("a fault while the configuration was read again", failure)
     return [f"not carried out: {failure.type.__name__ if failure.type else failure}"]
-
-
-def _queue(tx: Transaction) -> list[Queued]:
-    """Everything that waits for a hospital, as the store has it."""
-    return [
-        Queued(row.id, row.destination, row.lane, row.control_id, row.at, None, row.due, row.state == "refused")
-        for row in tx.waiting_deliveries()
-    ]
 
 
 def run(settings: Settings, path: Path, started: Callable[[Daemon], None] | None = None) -> int:

@@ -1,13 +1,144 @@
-"""One configured destination at work: its connections, and what is told of its outages."""
+"""The configured destinations at work: their queues, read from the store and kept in its order, and their connections."""
 
+from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
+import structlog
+
+from labbridge.commands import Done
 from labbridge.config import Destination
 from labbridge.delivery import Outbox
+from labbridge.lanes import Policy, Queued
 from labbridge.links.tcp import Connector
+from labbridge.metrics import Metrics
 from labbridge.outages import Outage
 from labbridge.security import security_of
+from labbridge.store import Store, Transaction
 from labbridge.wire.mllp import MllpLink, MllpSettings
+
+log = structlog.get_logger()
+
+
+class Destinations:
+    """The outbox and the connections of each destination, by name. Everything here runs on the reactor's thread."""
+
+    def __init__(self, store: Store, metrics: Metrics, reactor: Any, clock: Callable[[], float]) -> None:
+        self.outboxes: dict[str, Outbox] = {}
+        self.connections: dict[str, Connections] = {}
+        self._store, self._metrics, self._reactor, self._clock = store, metrics, reactor, clock
+        self._arriving: dict[str, list[Queued]] = {}  # for destinations whose queue is still being read
+
+    def built(self, destination: Destination) -> "tuple[Outbox, Connections]":
+        """What a destination needs; nothing happens until it is added. Raises SecurityError."""
+        name, answers = destination.name, destination.answers
+        policy = Policy(answers.ae, answers.ar, answers.tries, answers.pause_after, destination.timeout)
+        outbox = Outbox(name, destination.connections, policy, self._store, self._metrics, self._reactor, self._clock)
+        return outbox, Connections(destination, outbox, self._reactor)
+
+    def add(self, outbox: Outbox, connections: "Connections") -> None:
+        """Puts a destination beside the others."""
+        self.outboxes[outbox.name], self.connections[outbox.name] = outbox, connections
+
+    def start(self) -> None:
+        """Connects to all."""
+        for connections in self.connections.values():
+            connections.start()
+
+    def change(self, gone: Iterable[Destination], built: "Sequence[tuple[Outbox, Connections]]") -> None:
+        """Drops some while running; connects others, with what the store has for them."""
+        for destination in gone:
+            self.outboxes.pop(destination.name).stopping = True
+            self.connections.pop(destination.name).stop("the configuration changed")
+        for outbox, connections in built:
+            self.add(outbox, connections)
+            connections.start()
+            self._arriving[outbox.name] = []
+        if built:
+            self._read()
+
+    def quiet(self) -> None:
+        """Sends no more and makes no more connections; what is in flight is still answered."""
+        for outbox in self.outboxes.values():
+            outbox.stopping = True
+        for connections in self.connections.values():
+            connections.quiet()
+
+    @property
+    def idle(self) -> bool:
+        """Whether nothing is in flight."""
+        return all(outbox.idle for outbox in self.outboxes.values())
+
+    def stop(self, why: str) -> None:
+        """Closes everything."""
+        for connections in self.connections.values():
+            connections.stop(why)
+
+    # -- the queues ----------------------------------------------------------------------------------------------
+
+    def enqueue(self, queued: Sequence[Queued]) -> None:
+        """Hands deliveries to their destinations' queues."""
+        touched = set()
+        for one in queued:
+            outbox = self.outboxes.get(one.destination)
+            if one.destination in self._arriving:
+                self._arriving[one.destination].append(one)
+                continue
+            if outbox is None:
+                log.error("a delivery for a destination that is not configured waits in the store", delivery=one.id)
+                continue
+            if one.id not in outbox.items:
+                outbox.add(one)
+                touched.add(outbox)
+        for outbox in touched:
+            outbox.pump()
+
+    def follow(self, done: Done) -> None:
+        """Does in memory what a command did in the store."""
+        for outbox in self.outboxes.values():
+            for number in done.removed:
+                outbox.remove(number)
+            for number in done.again:
+                outbox.again(number)
+        self.enqueue(done.queued)
+
+    def read_again(self) -> None:
+        """Reads all queues: a commit whose answer was lost may have queued or withdrawn what nobody here knows of."""
+        self._arriving = {name: self._arriving.get(name, []) for name in self.outboxes}
+        self._read()
+
+    def _read(self) -> None:
+        """Reads the queues of ``_arriving``; what is queued meanwhile comes after them, so that lanes keep their order."""
+
+        def done(queued: list[Queued]) -> None:
+            arriving, self._arriving = self._arriving, {}
+            waiting = {one.id for one in queued}
+            for outbox in (self.outboxes[name] for name in arriving if name in self.outboxes):
+                for number in outbox.items.keys() - waiting:
+                    outbox.remove(number)
+            self.enqueue([one for one in queued if one.destination in arriving])
+            for later in arriving.values():
+                self.enqueue(later)
+
+        def failed(error: Exception) -> None:
+            log.error("the queue could not be read, trying again", error=type(error).__name__)
+            self._reactor.callLater(1.0, self._read)
+
+        self._store.submit(queue_of, done, failed)
+
+    def status(self) -> list[dict[str, Any]]:
+        """How each destination stands."""
+        return [
+            {
+                "name": outbox.name,
+                "connections": outbox.connections,
+                "delivered": outbox.delivered,
+                "queue": outbox.depth,
+                "refused": outbox.refused,
+                "oldest": round(outbox.oldest(), 1),
+                "paused": outbox.paused,
+            }
+            for outbox in self.outboxes.values()
+        ]
 
 
 class Connections:
@@ -45,3 +176,11 @@ class Connections:
         security = security_of(self.destination)
         for connector in self._connectors:
             connector.security = security
+
+
+def queue_of(tx: Transaction) -> list[Queued]:
+    """Everything that waits for a hospital, as the store has it."""
+    return [
+        Queued(row.id, row.destination, row.lane, row.control_id, row.at, None, row.due, row.state == "refused")
+        for row in tx.waiting_deliveries()
+    ]

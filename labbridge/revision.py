@@ -16,6 +16,7 @@ import msgspec
 from labbridge import config, mapping, profiles
 from labbridge.config import Analyzer, Destination, Settings
 from labbridge.formats import charset, oru
+from labbridge.formats.templates import FormError
 from labbridge.pipeline import AnalyzerRules, Outlet, Revision
 from labbridge.routing import Route
 from labbridge.verification import Rules, Verifier
@@ -70,8 +71,8 @@ def build(settings: Settings, path: Path | None = None) -> tuple[Revision, list[
     for number, destination in enumerate(settings.destinations):
         try:
             outlets[destination.name] = _outlet(destination, catalogue, zone)
-        except (ValueError, LookupError, oru.FormError) as error:
-            at = ("oru", error.key.partition(".")[0]) if isinstance(error, oru.FormError) else ("codes",)
+        except (ValueError, LookupError, FormError) as error:
+            at = ("oru", error.key.partition(".")[0]) if isinstance(error, FormError) else ("codes",)
             wrong("destination", number, *at, f'destination "{destination.name}": {error}')
     for number, route in enumerate(settings.routes):
         unknown = [test for test in route.tests if test not in catalogue.tests]

@@ -37,7 +37,7 @@ def listen(reactor: Any, address: Address, daemon: "Daemon") -> Any:
     """
 
     def metrics(request: Any) -> bytes:
-        for outbox in daemon.outboxes.values():
+        for outbox in daemon.destinations.outboxes.values():
             daemon.metrics.queue.labels(outbox.name).set(outbox.depth)
             daemon.metrics.oldest.labels(outbox.name).set(outbox.oldest())
         request.setHeader(b"content-type", CONTENT_TYPE_LATEST.encode())

@@ -15,7 +15,7 @@ from typer.testing import CliRunner
 
 from labbridge import __version__, cli, config, dialects, pipeline, profiles
 from labbridge.config.settings import Setting, Settings
-from labbridge.formats.oru import PLACEHOLDERS
+from labbridge.formats.templates import PLACEHOLDERS
 from labbridge.metrics import Metrics
 from labbridge.store.schema import FACTS, metadata
 from labbridge.verification.reasons import TEXTS

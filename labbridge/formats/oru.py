@@ -10,25 +10,16 @@ from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from datetime import UTC, date, datetime, tzinfo
 from functools import lru_cache, partial
-from operator import attrgetter
 from typing import Literal, NamedTuple
 
 import msgspec
 
-from labbridge.formats import charset
+from labbridge.formats import charset, templates
 from labbridge.formats.er7 import escape, escaped
+from labbridge.formats.templates import Changes, FormError, Message, completed
 from labbridge.model import Decided, Patient, Reason, Report, Specimen
 
 Version = Literal["2.3", "2.3.1", "2.4", "2.5", "2.5.1", "2.6"]
-
-
-class FormError(Exception):
-    """The form cannot be compiled; ``key`` is its place in ``[destination.oru]``."""
-
-    def __init__(self, key: str, message: str) -> None:
-        super().__init__(f"{key}: {message}")
-        self.key = key
-        self.message = message
 
 
 class UnwritableError(Exception):
@@ -71,33 +62,6 @@ class Attachment(NamedTuple):
     content: str
 
 
-class Message(NamedTuple):
-    """The values of one message that a template may name."""
-
-    report: Report
-    control_id: str
-    stamp: str
-    site: str
-    analyzer: str
-
-
-PLACEHOLDERS: Mapping[str, Callable[[Message], str]] = {
-    "site.name": attrgetter("site"),
-    "analyzer.name": attrgetter("analyzer"),
-    **{f"specimen.{name}": attrgetter(f"report.specimen.{name}") for name in ("id", "type", "rack", "position")},
-    **{f"patient.{name}": attrgetter(f"report.patient.{name}") for name in ("id", "location")},
-    "order.id": attrgetter("report.order"),
-    "run.number": lambda message: next((result.run for result in message.report.results if result.run), ""),
-    "message.id": attrgetter("control_id"),
-    "message.time": attrgetter("stamp"),
-}
-
-Template = Callable[[Message], str]
-Changes = Mapping[str, Sequence[tuple[int, str]]]
-
-_SEGMENTS = ("MSH", "PID", "PV1", "ORC", "OBR", "OBX", "SPM")
-_FIELD = re.compile(f"({'|'.join(_SEGMENTS)})-([1-9][0-9]?)")
-_OURS = frozenset(("MSH-1", "MSH-2", "MSH-10", "OBX-1", "OBX-2", "OBX-5"))
 _REMEMBERED, _LONGEST, _MANY = 8192, 64, 200  # values, the characters of one, the results of one message
 _TIME = 40  # characters of a time: what goes beyond says nothing of its precision
 _NUMERIC = frozenset(("number", "comparator", "ratio"))
@@ -125,7 +89,7 @@ def compile(form: OruForm, catalogue: Mapping[str, Coded], *, zone: tzinfo = UTC
     """The writer of a form; raises FormError for an unknown placeholder, field or character set.
 
     ``catalogue`` gives the hospital's words for each test of the laboratory; a test that it lacks is written by its own
-    name. Times are written in ``zone``. Templates are ER7 text in which the values named in braces are escaped.
+    name. Times are written in ``zone``.
     """
     return Writer(form, catalogue, zone)
 
@@ -139,20 +103,7 @@ class Writer:
             self._codec = charset.codec(form.charset)
         except LookupError as error:
             raise FormError("charset", str(error)) from None
-        self._fields: dict[str, list[tuple[int, Template]]] = {}
-        for key, text in form.fields.items():
-            match = _FIELD.fullmatch(key)
-            if match is None:
-                raise FormError(f"fields.{key}", f"expected a field such as OBR-3, of {', '.join(_SEGMENTS)}")
-            if key in _OURS:
-                raise FormError(f"fields.{key}", "this field cannot be changed")
-            # MSH-1 is the separator itself, so that MSH-3 is the second text after the name.
-            number = int(match[2]) - (match[1] == "MSH")
-            self._fields.setdefault(match[1], []).append((number, _template(f"fields.{key}", text)))
-        for n, text in enumerate(form.segments):
-            if re.match(r"[A-Z][A-Z0-9]{2}\|", text) is None:
-                raise FormError(f"segments[{n}]", "expected a segment such as ZLB|{specimen.id}")
-        self._extra = [_template(f"segments[{n}]", text) for n, text in enumerate(form.segments)]
+        self._fields, self._extra = templates.of_fields(form.fields), templates.of_segments(form.segments)
         self.form = form
         self._level = tuple(map(int, form.version.split(".")))
         self._tests = {name: self._test(coded) for name, coded in catalogue.items()}
@@ -182,11 +133,11 @@ class Writer:
         """
         message = Message(report, control_id, stamp, site, analyzer or report.sender)
         changes = {name: [(n, template(message)) for n, template in templates] for name, templates in self._fields.items()}
-        lines = [_line(f"{self._header[0]}{stamp}{self._header[1]}{control_id}{self._header[2]}", changes)]
+        lines = [completed(f"{self._header[0]}{stamp}{self._header[1]}{control_id}{self._header[2]}", changes)]
         if report.patient.id or "PID" in changes:
-            lines.append(_line(_patient(report.patient), changes))
+            lines.append(completed(_patient(report.patient), changes))
             if "PV1" in changes:
-                lines.append(_line("PV1|1|U", changes))
+                lines.append(completed("PV1|1|U", changes))
         lines += self._body(message, decided, changes, attachments)
         lines += [template(message) for template in self._extra]
         try:
@@ -222,15 +173,15 @@ class Writer:
         work_out = self._groups if len(decided) <= _MANY else self._grouped
         observe = self._observation_of(message, changes)
         collected = self._collected(report.specimen)
-        specimen = [_line(_specimen(report.specimen, collected), changes)] if level >= (2, 5) else []
+        specimen = [completed(_specimen(report.specimen, collected), changes)] if level >= (2, 5) else []
         request = self._request_of(report, collected, decided)
-        order = [_line("ORC|RE", changes)] if "ORC" in changes else []
+        order = [completed("ORC|RE", changes)] if "ORC" in changes else []
         lines: list[str] = []
         groups = work_out(tuple([one.test for one in decided]))
         attached = self._attached(message, attachments, groups, decided, changes) if attachments else {}
         for n, (service, places) in enumerate(groups, 1):
             lines += order
-            lines.append(_line(request(n, service, places, stamp), changes))
+            lines.append(completed(request(n, service, places, stamp), changes))
             lines += observe(decided, places)
             lines += attached.get(n, ())
             lines += specimen
@@ -260,7 +211,7 @@ class Writer:
             mine = lines.setdefault(n, [])
             place = len(groups[n - 1][1]) + len(mine) + 1
             line = f"OBX|{place}|{kind}|{observation}|{sub}|{content}||||||F|||{time}{self._equipment(message)}"
-            mine.append(_line(line, changes))
+            mine.append(completed(line, changes))
         return lines
 
     def _equipment(self, message: Message) -> str:
@@ -314,7 +265,7 @@ class Writer:
                 what = one.value, one.kind, one.unit if ucum else one.print_unit, one.reference, flags, one.status
                 kind, rest = said.get(what) or say(*what)
                 line = f"{number}{kind}{observation}{rest}{time}{equipment}"
-                lines.append(line if plain else _line(line, changes))
+                lines.append(line if plain else completed(line, changes))
             return lines
 
         return observe
@@ -333,29 +284,6 @@ class Writer:
     def _after_value(self, unit: str, reference: str, flags: str, status: str) -> str:
         """OBX-6 to OBX-13."""
         return f"{_unit(self.form.units, unit)}|{_escaped(reference)}|{flags}|||{status}|||"
-
-
-def _template(key: str, text: str) -> Template:
-    parts = re.split(r"\{([^{}]*)\}", text)  # every second one is a name
-    if re.search(r"[\r\n]", text):
-        raise FormError(key, "a field ends with its line")
-    if re.search("[{}]", "".join(parts[::2])):
-        raise FormError(key, "a brace without its other half")
-    for name in parts[1::2]:
-        if name not in PLACEHOLDERS:
-            raise FormError(key, f"unknown placeholder {{{name}}}; known are {', '.join(PLACEHOLDERS)}")
-    pieces = [PLACEHOLDERS[part] if n % 2 else part for n, part in enumerate(parts)]
-    return lambda message: "".join(piece if isinstance(piece, str) else escape(piece(message)) for piece in pieces)
-
-
-def _line(line: str, changes: Changes) -> str:
-    if changes and line[:3] in changes:
-        row = line.split("|")
-        for n, text in changes[line[:3]]:
-            row.extend([""] * (n + 1 - len(row)))
-            row[n] = text
-        line = "|".join(row)
-    return line.rstrip("|")
 
 
 def _patient(patient: Patient) -> str:

@@ -18,7 +18,6 @@ from labbridge.cli import app
 from labbridge.commands import Request
 from labbridge.store import Reader
 from tests.e2e.helpers import RBC, UNKNOWN, WBC, Lab, fresh, observations, why
-from tests.store.support import behind
 from tests.support import END, START, field, his_ack, oru, wait_until
 
 Own = Callable[..., Lab]
@@ -287,18 +286,6 @@ def test_what_is_looked_at_moves_no_cursor(shared: Lab) -> None:
     assert _harmless(said)
     [delivery] = [str(row["id"]) for row in shared.queue(specimen)]
     shared.well("queue", "cancel", delivery, "--reason", "x")
-
-
-def test_verify_finds_what_was_changed_behind_its_back(own: Own) -> None:
-    lab = own()
-    lab.tell(fresh())
-    assert lab.stop() == 0
-    assert "as written" in lab.well("verify")
-    with behind(lab.url) as connection:
-        connection.exec_driver_sql("UPDATE report SET specimen = 'other'")
-    status, said = lab.cli("verify")
-    assert (status, "CHANGED" in said) == (1, True)
-    assert json.loads(lab.cli("verify", "--json")[1])["problems"]
 
 
 # -- exit statuses, and commands that need no daemon

@@ -5,6 +5,8 @@ import re
 from collections.abc import Callable
 from pathlib import Path
 
+import pytest
+
 from tests import passport as verifier
 from tests.e2e.helpers import Lab, fresh
 from tests.store.support import behind
@@ -42,16 +44,22 @@ def test_a_head_that_was_logged_proves_the_chain(own: Own) -> None:
         assert (status, "--head is SEQUENCE:HASH" in said) == (2, True)
 
 
-def test_a_state_that_was_changed_is_found(own: Own) -> None:
+@pytest.mark.parametrize(
+    ("changed", "told"),
+    [("specimen = 'other'", "CHANGED"), ("state = 'released'", "report 1 has a state that does not follow")],
+    ids=["a fact", "a state"],
+)
+def test_what_was_changed_behind_its_back_is_found(own: Own, changed: str, told: str) -> None:
     lab = own()
     lab.tell(fresh(), ("6690-2^WBC^LN", "0.20", "10*9/L"))
     wait_until(lambda: bool(lab.rows("pending")), 5, "held")
     assert lab.stop() == 0
     assert "as written" in lab.well("verify")
     with behind(lab.url) as connection:
-        connection.exec_driver_sql("UPDATE report SET state = 'released'")
+        connection.exec_driver_sql(f"UPDATE report SET {changed}")
     status, said = lab.cli("verify")
-    assert (status, "report 1 has a state that does not follow" in said) == (1, True)
+    assert (status, told in said) == (1, True)
+    assert json.loads(lab.cli("verify", "--json")[1])["problems"]
 
 
 def test_a_passport_is_proven_by_another_program(own: Own) -> None:

@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 
 from labbridge.formats import oru
 from labbridge.formats.er7 import Segment, parse
-from labbridge.formats.oru import Coded, FormError, OruForm, UnwritableError
+from labbridge.formats.oru import Coded, OruForm, UnwritableError
+from labbridge.formats.templates import FormError
 from labbridge.model import Decided, Patient, Report, Result, Specimen, Verdict
 
 CATALOGUE = {

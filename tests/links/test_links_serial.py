@@ -183,10 +183,9 @@ class Held:
         monkeypatch.setattr(serial.Serial, "flushOutput", drop)
 
 
-def test_an_answer_that_still_leaves_is_waited_for_and_the_reactor_never_is(
-    loop: Loop, ends: list[int], monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """A close in good order comes when the system holds nothing more, and drops nothing."""
+@pytest.fixture
+def closing(loop: Loop, ends: list[int], monkeypatch: pytest.MonkeyPatch) -> tuple[Handler, Held]:
+    """A line that was told to close with an answer in it: its handler, and what the system holds of it."""
     handler = Handler()
     made, _ = line(loop, ends, handler)
     loop.until(lambda: handler.links)
@@ -194,6 +193,14 @@ def test_an_answer_that_still_leaves_is_waited_for_and_the_reactor_never_is(
     handler.links[0].send(1, b"answer")
     made.stop()
     handler.links[0].close("stopping")
+    return handler, held
+
+
+def test_an_answer_that_still_leaves_is_waited_for_and_the_reactor_never_is(
+    loop: Loop, ends: list[int], closing: tuple[Handler, Held]
+) -> None:
+    """A close in good order comes when the system holds nothing more, and drops nothing."""
+    handler, held = closing
     for _ in range(20):
         loop.iterate(0.02)
     assert handler.calls[-1][0] != "closed"
@@ -204,16 +211,10 @@ def test_an_answer_that_still_leaves_is_waited_for_and_the_reactor_never_is(
 
 
 def test_what_does_not_leave_in_time_is_dropped_before_the_device_is_closed(
-    loop: Loop, ends: list[int], monkeypatch: pytest.MonkeyPatch
+    loop: Loop, ends: list[int], closing: tuple[Handler, Held]
 ) -> None:
     """For the system's close would wait for it: after two seconds, and when the reactor itself ends everything."""
-    handler = Handler()
-    made, _ = line(loop, ends, handler)
-    loop.until(lambda: handler.links)
-    held = Held(monkeypatch)
-    handler.links[0].send(1, b"answer")
-    made.stop()
-    handler.links[0].close("stopping")
+    handler, held = closing
     quickly(loop, lambda: handler.calls[-1] == ("closed", "stopping"))
     assert held.said == ["dropped"]
     other = Handler()

@@ -280,34 +280,32 @@ def _delivered(tx: Any, queued: Any) -> None:
     tx.set_delivery_state(queued.id, "delivered")
 
 
-FAULTS: dict[str, Callable[[], None]] = {
-    plant.__name__.replace("_", "-"): plant
-    for plant in (
-        acknowledge_before_commit,
-        no_fsync,
-        fsync_at_checkpoints_alone,
-        ledger_in_a_second_commit,
-        send_before_commit,
-        settle_before_answer,
-        next_before_settled,
-        frames_not_kept,
-    )
-}
-MISTAKES: dict[str, Callable[[], None]] = {  # of these the power cut alone finds nothing
-    plant.__name__.replace("_", "-"): plant
-    for plant in (
-        dropped_retry,
-        another_control_id,
-        swapped_specimen,
-        lane_order_ignored,
-        broken_off_taken_for_whole,
-        never_overdue,
-        failure_not_noticed,
-        acknowledged_when_locked,
-        clock_jumps,
-        commit_in_doubt,
-    )
-}
+def _by_name(*plants: Callable[[], None]) -> dict[str, Callable[[], None]]:
+    return {plant.__name__.replace("_", "-"): plant for plant in plants}
+
+
+FAULTS = _by_name(
+    acknowledge_before_commit,
+    no_fsync,
+    fsync_at_checkpoints_alone,
+    ledger_in_a_second_commit,
+    send_before_commit,
+    settle_before_answer,
+    next_before_settled,
+    frames_not_kept,
+)
+MISTAKES = _by_name(  # of these the power cut alone finds nothing
+    dropped_retry,
+    another_control_id,
+    swapped_specimen,
+    lane_order_ignored,
+    broken_off_taken_for_whole,
+    never_overdue,
+    failure_not_noticed,
+    acknowledged_when_locked,
+    clock_jumps,
+    commit_in_doubt,
+)
 
 if __name__ == "__main__":
     for name in sys.argv[1].split("+"):
