@@ -21,9 +21,11 @@ def acknowledge_before_commit() -> None:
         while self._waiting:
             job = self._waiting.popleft()
             told.append((job.done, job.run(transaction)))
+        link = transaction.finish()
         self._settle(told)
+        self._turns.over()
         time.sleep(WINDOW_S)
-        session.commit(transaction)
+        session.commit(link)
         return []
 
     writer.Store._commit = commit
@@ -41,16 +43,17 @@ def fsync_at_checkpoints_alone() -> None:
 
 def ledger_in_a_second_commit() -> None:
     """The facts are committed, and what proves them afterwards."""
-    from labbridge.store import writer
+    from labbridge.store.transaction import Transaction
 
-    def commit(self: Any, transaction: Any) -> None:
-        transaction.flush()
-        self._raw.commit()
+    finish = Transaction.finish
+
+    def finished(self: Any) -> Any:
+        self.flush()
+        self._cursor.connection.commit()
         self._cursor.execute("BEGIN IMMEDIATE")
-        self.link = transaction.finish()
-        self._raw.commit()
+        return finish(self)
 
-    writer._Session.commit = commit
+    Transaction.finish = finished
 
 
 def send_before_commit() -> None:
@@ -207,9 +210,9 @@ def failure_not_noticed() -> None:
 
     commit = writer._Session.commit
 
-    def committed(self: Any, transaction: Any) -> None:
+    def committed(self: Any, link: Any) -> None:
         try:
-            commit(self, transaction)
+            commit(self, link)
         except Exception:
             self.roll_back()
 
@@ -258,8 +261,8 @@ def commit_in_doubt() -> None:
 
     commit, count = writer._Session.commit, [0]
 
-    def committed(self: Any, transaction: Any) -> None:
-        commit(self, transaction)
+    def committed(self: Any, link: Any) -> None:
+        commit(self, link)
         count[0] += 1
         if count[0] % 10 == 0:
             self._raw.driver_connection.close()
