@@ -81,7 +81,7 @@ class Outbox:
         self._cached = 0
         self._fetching = False
         self._answers: list[tuple[Queued, str, bytes, str]] = []
-        self._settling = False
+        self._settling = self._patient = False  # answers are being stored; they are in no hurry
         self._alarm: Any = None
 
     # -- what enters and leaves the queue ------------------------------------------------------------------------
@@ -274,9 +274,13 @@ class Outbox:
         self.pump()
 
     def _settle(self) -> None:
+        hurry = any(len(self.lanes[queued.lane].waiting) > 1 for queued, *_ in self._answers)
         if self._settling or not self._answers:
+            if hurry and self._patient:  # what is under way waits for company: here it is
+                self._patient = False
+                self.store.submit(lambda tx: None, lambda _: None, lambda error: None)
             return
-        self._settling = True
+        self._settling, self._patient = True, not hurry
         answers, self._answers = self._answers, []
 
         def job(tx: Transaction) -> None:
@@ -289,7 +293,7 @@ class Outbox:
                     tx.set_delivery_state(queued.id, "refused")
 
         def done(_: None) -> None:
-            self._settling = False
+            self._settling = self._patient = False
             for queued, outcome, _reply, _code in answers:
                 self._settled(queued, outcome)
             self._settle()
@@ -298,11 +302,10 @@ class Outbox:
         def failed(error: Exception) -> None:
             log.error("answers could not be stored, trying again", destination=self.name, error=type(error).__name__)
             self._answers[:0] = answers
-            self._settling = False
+            self._settling = self._patient = False
             self.reactor.callLater(1.0, self._settle)
 
-        waited_for = any(len(self.lanes[queued.lane].waiting) > 1 for queued, *_ in answers)
-        self.store.submit(job, done, failed, 0.0 if waited_for else PATIENCE_S)
+        self.store.submit(job, done, failed, PATIENCE_S if self._patient else 0.0)
 
     def _settled(self, queued: Queued, outcome: str) -> None:
         """The answer is durable: the lane goes on."""

@@ -155,14 +155,20 @@ class Intake:
             batch.failed(StoreUnavailable("not ready"))
 
     def batch_done(self, items: list[Item]) -> None:
-        """Settles a batch on its links and goes on with what has arrived meanwhile."""
-        self._submitted -= 1
-        for item in items:
-            self._settle(item)
-        if self._bytes <= WAITING_BYTES:
-            for desk in [desk for desk in self._held if desk.unsettled < LINK_UNSETTLED // 2]:
-                self._held.remove(desk)
-                desk.link.unhold()
+        """Settles a batch on its links and goes on with what has arrived meanwhile.
+
+        A link may have more to say while it is told: only when all are settled does the next batch begin, or of two that
+        fail the second would be tried again before the first.
+        """
+        try:
+            for item in items:
+                self._settle(item)
+            if self._bytes <= WAITING_BYTES:
+                for desk in [desk for desk in self._held if desk.unsettled < LINK_UNSETTLED // 2]:
+                    self._held.remove(desk)
+                    desk.link.unhold()
+        finally:
+            self._submitted -= 1
         if self._turns:
             self._submit()
 

@@ -188,10 +188,15 @@ def test_an_answer_that_nothing_waits_for_may_share_a_commit() -> None:
     his.add(3, "S2")
     his.connect(0)
     his.connect(1)
-    for connection, patience in ((0, PATIENCE_S), (1, 0.0)):
-        his.answer(connection, "AA")
-        assert his.store.patience == patience
-        his.store.run()
+    his.answer(0, "AA")
+    assert (his.store.patience, len(his.store.jobs)) == (PATIENCE_S, 1)
+    his.answer(1, "AA")  # 3 waits for this one: what is under way need not be patient any more
+    assert (his.store.patience, len(his.store.jobs)) == (0.0, 2)
+    his.store.run()
+    assert (his.store.patience, len(his.store.jobs)) == (0.0, 2)
+    his.store.run()
+    his.store.run()
+    assert his.store.rows[2].state == "delivered"
 
 
 def test_a_lost_connection_and_silence_send_the_same_bytes_again_and_count_nothing() -> None:

@@ -285,6 +285,63 @@ def _fails(tx: Transaction) -> None:
 # -- batches ---------------------------------------------------------------------------------------------------------
 
 
+def test_what_nobody_sends_again_keeps_its_order_whatever_fails(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A link that says more while it is told that a batch failed begins no second one beside the next."""
+    monkeypatch.setattr(rooms, "BATCH_MESSAGES", 4)
+
+    class Eager(Link):
+        left = 2
+
+        def settle(self, token: int, answer: Answer) -> None:
+            super().settle(token, answer)
+            if self.left:
+                self.left -= 1
+                road.post(self, oru(f"N{self.left}"))
+
+    class Raw(Link):
+        repeats = False
+
+    jobs: list[Any] = []
+
+    class Waiting:
+        def submit(self, *job: Any) -> None:
+            jobs.append(job)
+
+    def lost(batches: list[Any]) -> None:
+        """They ran in one group, and its commit failed."""
+        for run, _, _ in batches:
+            run.__self__.items = road.intake.take()
+        for _, _, failed in batches:
+            failed(StoreUnavailable("down"))
+
+    eager, raw = Eager(), Raw()
+    road.intake.opened("hl7", eager)
+    road.intake.opened("astm", raw)
+    road.intake.store = Waiting()
+    road.post(eager, oru("A"))
+    first = jobs.pop()
+    first[0].__self__.items = road.intake.take()
+    for n in range(4):
+        road.post(eager, oru(f"B{n}"))
+    road.event(raw, Received(50, b"x"))
+    road.event(raw, Part(51, H + P))
+    road.event(raw, Abandoned("silence"))
+    first[2](StoreUnavailable("down"))
+    under_way = jobs.copy()
+    jobs.clear()
+    lost(under_way)
+    assert len(under_way) == 1
+    road.intake.store, eager.left = road, 0
+    for job in jobs:
+        road.submit(*job)
+    for _ in range(2):
+        road.turn()
+        road.intake.catch_up()
+    road.turn()
+    assert ("incomplete", "open", H + P) in road.kinds()
+    assert road.spool() == []
+
+
 def test_analyzers_take_turns_and_the_links_of_each(road: Road, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms, "BATCH_MESSAGES", 12)
     links = {name: road.link("astm" if name == "Q" else "hl7") for name in "ABCQ"}

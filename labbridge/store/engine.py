@@ -18,9 +18,10 @@ from sqlalchemy.pool import NullPool
 _DRIVERS = {"sqlite": "sqlite", "postgresql": "postgresql+psycopg", "postgresql+psycopg": "postgresql+psycopg"}
 _EXPECTED = "expected sqlite:///FILE (sqlite:////FILE for an absolute path) or postgresql+psycopg://USER@HOST/DATABASE"
 
-# Pages of 4 KiB: a commit of one message writes some fifteen of them, each twice. A checkpoint every 1,000 (4 MB) keeps the
-# longest commit short.
-_PRAGMAS = ("page_size=4096", "journal_mode=WAL", "synchronous=FULL", "wal_autocheckpoint=1000", "cache_size=-16000")
+# Pages of 4 KiB (of a store that is made now): a commit of one message writes some fifteen of them, each twice. A checkpoint
+# every 1,000 (4 MB) keeps the longest commit short.
+_PRAGMAS = ("page_size=4096", "journal_mode=WAL", "synchronous=FULL", "cache_size=-16000")
+_LOG_BYTES = 4_096_000
 _BUSY_SECONDS = 2.0
 _LOG_PART = 1 << 20
 # A server that is gone must be noticed while an analyzer still waits.
@@ -138,6 +139,8 @@ def _sqlite(url: URL, begin: str, prepare: Callable[[Any, Any], None], **options
 def _set_pragmas(connection: Any, _record: Any) -> None:
     for pragma in _PRAGMAS:
         connection.execute(f"PRAGMA {pragma}")
+    [page] = connection.execute("PRAGMA page_size").fetchone()
+    connection.execute(f"PRAGMA wal_autocheckpoint={_LOG_BYTES // page}")
 
 
 def _read_damaged_text(connection: Any, _record: Any) -> None:

@@ -235,8 +235,10 @@ class Store:
         return not self._thread.is_alive()
 
     def _answered(self, outcomes: list[Outcome]) -> None:
-        _answer(outcomes)
-        self._turns.done(lambda: self._waiting and self._due <= time.monotonic())
+        try:
+            _answer(outcomes)
+        finally:
+            self._turns.done(lambda: self._waiting and self._due <= time.monotonic())
 
     # From here on: the writer's thread
 

@@ -1,10 +1,13 @@
 """A store's URL is checked when it is named, its place when it is opened."""
 
+import sqlite3
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from labbridge.store import Reader, Store, StoreError
+from labbridge.store.engine import parse, writing
 
 from .support import open_ready
 
@@ -76,3 +79,14 @@ def test_a_new_store_is_its_owners_alone(tmp_path: Path) -> None:
     assert store.close()
     assert modes.keys() >= {"labbridge.db", "labbridge.db-wal", "labbridge.db.lock"}
     assert set(modes.values()) == {0o600}
+
+
+@pytest.mark.parametrize("size", [4096, 16384])
+def test_the_log_has_one_length_whatever_the_size_of_a_page(tmp_path: Path, size: int) -> None:
+    """A store keeps the pages that it was made with."""
+    file = tmp_path / "lab.db"
+    with closing(sqlite3.connect(file)) as base:
+        base.executescript(f"PRAGMA page_size={size}; CREATE TABLE made (before)")
+    with writing(parse(f"sqlite:///{file}")).connect() as connection:
+        pages, found = (connection.exec_driver_sql(f"PRAGMA {name}").scalar() for name in ("wal_autocheckpoint", "page_size"))
+    assert (pages * found, found) == (4_096_000, size)
