@@ -10,6 +10,7 @@ import multiprocessing
 import os
 import random
 import shutil
+import signal
 import tempfile
 import time
 from collections import Counter, defaultdict
@@ -143,7 +144,8 @@ _shared: list[Cuts] = []  # a forked worker's, so that the trace is not sent to 
 
 
 def _begin(cuts: Cuts) -> None:
-    """What a worker begins with: the trace."""
+    """What a worker begins with: the trace; and it ends when it is told to, without a word."""
+    signal.signal(signal.SIGTERM, signal.SIG_DFL)
     _shared.append(cuts)
 
 
