@@ -30,7 +30,7 @@ SOUND = {
     "machine": (0, 1, 2),
 }
 PLANTED = [
-    ("kill", "acknowledge-before-commit", (2, 2)),
+    ("kill", "acknowledge-before-commit", (0, 0)),
     ("kill", "frames-not-kept", (10, 11)),
     ("disk", "failure-not-noticed", (1, 1)),
     ("stall", "never-overdue", (1,)),
