@@ -1,7 +1,7 @@
 """Intake: what arrives on the links becomes batches, decided and stored in one transaction, then acknowledged.
 
 A batch is whatever arrived while the last one was committing, at most 64 messages or 8 MiB. The analyzers take turns, and
-the links of each: a flood on any number of links makes no other analyzer wait for more than the batch under way. The job
+the links of each: a flood on any number of links makes another analyzer wait for the batch under way, and no longer. The job
 runs on the store's writer thread; answers leave on the reactor's thread after the commit, and only then. Full hands stop
 reading: a link with 32 unsettled messages, or 64 MiB waiting in all.
 """
@@ -27,7 +27,7 @@ log = structlog.get_logger()
 BATCH_MESSAGES, BATCH_BYTES = 64, 8 << 20
 LINK_UNSETTLED, WAITING_BYTES = 32, 64 << 20
 SKEW_MESSAGES, SKEW_TOLD = 20, 300  # a clock is judged by so many messages, and told about when it is so many seconds off
-ENTROPY = 4096  # bytes: the system is asked for so many at once, each question being dearer than what is made of the answer
+ENTROPY = 4096  # bytes that the system is asked for at once
 _SETTLED, _UNSETTLED, _ENDING = (Part, Received, Oversize), (Abandoned, Stray, Left), (Abandoned, Oversize)
 
 
@@ -123,20 +123,20 @@ class Intake:
         with self._lock:
             self._take_late()
             desk.waiting.append((f"{desk.session}.{desk.transmission}", event))
-            self._has_a_turn(desk)
+            self._line_up(desk)
             self._bytes += len(bytes_of(event))
         if isinstance(event, _ENDING):
             desk.transmission += 1
         if self._submitted == 0:
             self._submit()
 
-    def _has_a_turn(self, desk: Desk) -> None:
+    def _line_up(self, desk: Desk) -> None:
         self._turns.setdefault(desk.analyzer, OrderedDict())[id(desk)] = desk
 
     def _take_late(self) -> None:
         for late in reversed(self._late):
             late.desk.waiting.appendleft((late.session, late.event))
-            self._has_a_turn(late.desk)
+            self._line_up(late.desk)
         self._late.clear()
 
     def catch_up(self) -> None:
