@@ -168,7 +168,7 @@ class Daemon:
 
         def done(what: Done) -> None:
             self.destinations.follow(what)
-            reply({"ok": True, "said": what.said})
+            reply({"ok": True, "said": what.said, "answer": what.answer})
 
         def failed(error: Exception) -> None:
             known = isinstance(error, CommandError)

@@ -161,6 +161,10 @@ class Decision(Value, frozen=True):
     results: tuple[Decided, ...]
     actor: str = "rules"
     comment: str = ""
+    kind: str = ""  # what a person did, as the command is called: release, reject, comment, call-back, acknowledge, edit ...
+    told: str = ""  # call-back: who was told of these results
+    told_at: int | None = None  # call-back: when, seconds since 1970, UTC
+    read_back: bool = False  # call-back: whether the listener read it back
 
 
 def encode(document: Any) -> bytes:

@@ -60,7 +60,7 @@ def _alone(settings: Settings, path: Path, request: Request) -> dict[str, Any]:
             done = store.call(lambda tx: command(tx, compiled, moment, request, getpass.getuser()))
         except CommandError as error:
             return {"ok": False, "error": str(error)}
-    return {"ok": True, "said": done.said}
+    return {"ok": True, "said": done.said, "answer": done.answer}
 
 
 @contextmanager

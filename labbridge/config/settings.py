@@ -229,6 +229,21 @@ class Http(Setting, frozen=True):
     listen: Address | None = None
 
 
+class ConsoleTls(Setting, frozen=True):
+    """``[console.tls]``: HTTPS, where both are set. Files are PEM."""
+
+    certificate: Path | None = None
+    key: Path | None = None
+
+
+class Console(Setting, frozen=True):
+    """``[console]``: the screens; off where ``listen`` is missing."""
+
+    listen: Address | None = None
+    tls: ConsoleTls = ConsoleTls()
+    idle: Duration = 900.0  # a screen that nobody touches so long asks for the password again
+
+
 class Control(Setting, frozen=True):
     """``[control]``: the Unix socket of the command line; beside the configuration by default."""
 
@@ -247,6 +262,7 @@ class Settings(Setting, frozen=True, rename={"analyzers": "analyzer", "destinati
     verification: Verification = Verification()
     log: Log = Log()
     http: Http = Http()
+    console: Console = Console()
     control: Control = Control()
 
     @property

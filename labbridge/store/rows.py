@@ -122,6 +122,30 @@ class Audit(Row, frozen=True):
     new: str
 
 
+class Account(Row, frozen=True):
+    """Who may use the console; no fact: the audit tells what became of it."""
+
+    table: ClassVar[str] = "account"
+    id: int
+    name: str
+    role: str
+    language: str
+    state: str  # active, disabled
+    hash: str  # argon2id, in its usual text form
+
+
+class Proposal(Row, frozen=True):
+    """A corrected specimen id that waits for a second person; no fact: the audit tells what became of it."""
+
+    table: ClassVar[str] = "proposal"
+    id: int
+    at: int
+    actor: str
+    state: str  # open, done, withdrawn
+    reason: str
+    document: bytes  # which reports become whose, as JSON
+
+
 class Entry(Row, frozen=True):
     """One transaction in the ledger; ``hash`` covers all other columns."""
 

@@ -11,9 +11,9 @@ from msgspec.structs import fields
 from sqlalchemy import BigInteger, Column, Index, Integer, LargeBinary, MetaData, Table, Text, text
 from sqlalchemy.types import TypeEngine
 
-from .rows import Attempt, Audit, Decision, Delivery, Earlier, Entry, Message, Revision, Row, Spooled
+from .rows import Account, Attempt, Audit, Decision, Delivery, Earlier, Entry, Message, Proposal, Revision, Row, Spooled
 
-HEAD = "0001"  # the newest migration
+HEAD = "0002"  # the newest migration
 
 metadata = MetaData()
 
@@ -74,6 +74,8 @@ AUDIT = Fact(7, Audit)
 FACTS = (MESSAGE, REPORT, DECISION, DELIVERY, ATTEMPT, REVISION, AUDIT)
 ledger = _table(Entry)
 spool = _table(Spooled)
+account = _table(Account)
+proposal = _table(Proposal)
 
 # No index on random digests: a tree of them slows with every message that is stored.
 _index("message_open", MESSAGE.table, "analyzer id", "state = 'open'")
@@ -87,3 +89,5 @@ _index("delivery_report", DELIVERY.table, "report_id")
 _index("attempt_delivery", ATTEMPT.table, "delivery_id")
 _index("revision_digest", REVISION.table, "digest", unique=True)
 _index("spool_session", spool, "session")
+_index("account_name", account, "name", unique=True)
+_index("proposal_open", proposal, "id", "state = 'open'")
