@@ -8,6 +8,20 @@ decides whether a result is released: that is ``verification``.
 from labbridge.mapping.catalogue import Catalogue, Test, load_catalogue
 from labbridge.mapping.codes import CodeMap, Mapped, load_code_map
 from labbridge.mapping.limits import Interval, Limits
-from labbridge.mapping.tables import MappingError
+from labbridge.mapping.sheet import Sheet
+from labbridge.mapping.tables import Drafts, MappingError, Mistake
 
-__all__ = ["Catalogue", "CodeMap", "Interval", "Limits", "Mapped", "MappingError", "Test", "load_catalogue", "load_code_map"]
+__all__ = [
+    "Catalogue",
+    "CodeMap",
+    "Drafts",
+    "Interval",
+    "Limits",
+    "Mapped",
+    "MappingError",
+    "Mistake",
+    "Sheet",
+    "Test",
+    "load_catalogue",
+    "load_code_map",
+]
