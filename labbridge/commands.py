@@ -13,6 +13,7 @@ from labbridge import model, pipeline, settling
 from labbridge.attachments import Attachments
 from labbridge.batch import past_of, write_decision
 from labbridge.context import Context, Past
+from labbridge.formats import charset
 from labbridge.formats.oru import UnwritableError
 from labbridge.lanes import Queued
 from labbridge.model import Decided, Decision, Reason, Verdict
@@ -145,7 +146,8 @@ class _Work(msgspec.Struct):
         return self.done
 
     def release_mapped(self) -> Done:
-        """Verifies anew what was held for want of a mapping, and releases what may leave now."""
+        """Verifies anew what was held for want of a mapping, and releases what may leave now; or tells what would leave."""
+        leaves: list[dict[str, str]] = self.done.answer.setdefault("leaves", []) if self.request.preview else []
         revision_id = 0 if self.request.preview else self.tx.revision(self.revision.digest, self.revision.body)
         for row in self.tx.held_reports():
             past = past_of(row)
@@ -157,7 +159,9 @@ class _Work(msgspec.Struct):
             for one in outcome.decision.results:
                 told = f"{one.code} -> {one.test or '-'} {one.value} {one.unit}: {one.verdict.action}"
                 self.done.said.append(f"{row.specimen}: {told}")
-            if not self.request.preview:
+            if self.request.preview:
+                leaves += _leaves(row.specimen, outcome, self.revision)
+            else:
                 self._write(row, past, outcome, revision_id, "release-mapped")
         return self.done
 
@@ -307,6 +311,15 @@ class _Work(msgspec.Struct):
 
     def _audit(self, action: str, subject: str, old: str, new: str) -> None:
         self.tx.audit(actor=self.actor, action=action, subject=subject, reason=self.request.reason, old=old, new=new)
+
+
+def _leaves(specimen: str, outcome: Outcome, revision: Revision) -> list[dict[str, str]]:
+    """What the hospital would receive: a message for each destination, a line for each segment."""
+    found = []
+    for out in outcome.outgoing:
+        text = out.payload.decode(charset.codec(revision.outlets[out.destination].writer.form.charset))
+        found.append({"destination": out.destination, "specimen": specimen, "text": text.replace("\r", "\n")})
+    return found
 
 
 def _released(row: Any) -> dict[str, Decided]:

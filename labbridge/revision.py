@@ -26,7 +26,7 @@ from labbridge.verification import Rules, Verifier
 class RevisionError(Exception):
     """The library does not fit the configuration; ``problems`` are lines for a person: what, where, what to do.
 
-    ``mistakes`` are those of them that stand in tables of the mappings, with their places.
+    ``mistakes`` are the same, with their places where they stand in tables of the mappings.
     """
 
     def __init__(self, problems: Sequence[str], mistakes: Sequence[mapping.Mistake] = ()) -> None:
@@ -58,7 +58,9 @@ def build(settings: Settings, path: Path | None = None, drafts: mapping.Drafts =
 
     def wrong(*at_and_text: str | int) -> None:
         *at, text = at_and_text
-        problems.extend((config.place(path, *at) if path else "") + line for line in str(text).splitlines())
+        told = [(config.place(path, *at) if path else "") + line for line in str(text).splitlines()]
+        problems.extend(told)
+        mistakes.extend(mapping.Mistake("", 0, "", line) for line in told if at[-1] != "mapping")  # which have their own
 
     def codes_of(name: str) -> mapping.CodeMap:
         try:

@@ -13,7 +13,7 @@ from labbridge.mapping.tables import decoded, read_table
 
 TEXT = 'code ,"test", his\r\nK,  K ,"H,1"\r\n\r\n"N""A",NA\r\nGLU,GLU,x,beyond\r\n'
 
-CELLS = st.text(st.sampled_from(list('aB1 ,"\n\'é钾*/')), max_size=6)
+CELLS = st.text(st.sampled_from(list("aB1 ,\"\n'é钾*/")), max_size=6)
 WRITTEN = st.one_of(
     CELLS.map(lambda value: '"' + value.replace('"', '""') + '"'), st.text(st.sampled_from(list("aB1 'é钾*/")), max_size=6)
 )
@@ -112,7 +112,7 @@ def test_an_edit_changes_what_is_read_there_and_no_byte_elsewhere(text: str, dat
     start = text.find(lines[1]) if len(lines) > 1 else len(text)
     if column != "new":
         assert sheet.text[:start] == text[:start]
-    mine = [line for line, row in Sheet(text).lines().items() if row == number][0]
+    mine = next(line for line, row in Sheet(text).lines().items() if row == number)
     assert sheet.text.endswith("".join(lines[mine:]))
 
 

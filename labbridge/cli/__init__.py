@@ -5,7 +5,7 @@ Exit status: 0 well, 1 failed, 2 wrong usage, 78 wrong configuration.
 
 import typer
 
-from labbridge.cli import acting, looking, proving, running, trying
+from labbridge.cli import acting, looking, mapping, proving, running, trying
 
 app = typer.Typer(
     name="labbridge",
@@ -16,6 +16,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 queue = typer.Typer(no_args_is_help=True, help="What waits for the hospital: list, retry, cancel, release-mapped.")
+maps = typer.Typer(no_args_is_help=True, help="The tables of the mappings: list, show, save, set; what is unmapped.")
 database = typer.Typer(no_args_is_help=True, help="The database: migrate it, say where it stands.")
 simulate = typer.Typer(no_args_is_help=True, help="One simulator: an analyzer of any profile, or a hospital.")
 
@@ -29,6 +30,7 @@ app.command("pending")(looking.pending)
 app.command("release")(acting.release)
 app.command("reject")(acting.reject)
 app.add_typer(queue, name="queue")
+app.add_typer(maps, name="map")
 app.command("trace")(looking.trace)
 app.command("init")(trying.init)
 app.command("verify")(proving.verify)
@@ -39,6 +41,11 @@ queue.command("cancel")(acting.cancel)
 queue.command("release-mapped")(acting.release_mapped)
 queue.command("pause")(acting.pause)
 queue.command("resume")(acting.resume)
+maps.command("list")(mapping.list_)
+maps.command("show")(mapping.show)
+maps.command("save")(mapping.save)
+maps.command("set")(mapping.set_)
+maps.command("unmapped")(mapping.list_unmapped)
 database.command("migrate")(acting.migrate)
 simulate.callback()(running.simulate)
 simulate.command("analyzer")(running.simulate_analyzer)

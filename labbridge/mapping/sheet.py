@@ -108,6 +108,16 @@ class Sheet:
             self.set(number, column, value)
         return number
 
+    def put(self, values: Mapping[str, str], keys: Sequence[str]) -> int:
+        """Sets the row that has these values in the columns ``keys``, or adds it behind the last with the first of them."""
+        like = [number for number, row in self.rows.items() if row.get(keys[0], "") == values[keys[0]]]
+        same = [number for number in like if all(self.rows[number].get(key, "") == values.get(key, "") for key in keys)]
+        if not same:
+            return self.add(values, like[-1] if like else None)
+        for column, value in values.items():
+            self.set(same[0], column, value)
+        return same[0]
+
     def delete(self, number: int) -> None:
         """Takes a row out."""
         del self._records[number]
