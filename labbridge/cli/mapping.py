@@ -24,12 +24,12 @@ from labbridge.cli.common import (
     print_json,
     reading,
     settings_of,
-    shown,
 )
 from labbridge.config import Settings
 from labbridge.mapfiles import MapError, MapFile
 from labbridge.mapping.sheet import Sheet, SheetError
 from labbridge.mapping.tables import decoded
+from labbridge.showing import shown
 
 Name = Annotated[str, typer.Argument(help="A table as `labbridge map list` names it, such as tests.csv.")]
 
