@@ -302,6 +302,7 @@ class Daemon:
         """How everything stands, for the terminal, the control socket and health checks."""
         return {
             "store": self.store.state.name,
+            "revision": self.revision.digest.hex(),
             "analyzers": [station.status() for station in self.stations.values()],
             "destinations": self.destinations.status(),
         }
