@@ -104,7 +104,7 @@ def mistakes(settings: Settings, path: Path, name: str, text: str) -> list[Mista
     try:
         prove(settings, path, name, text)
     except MapError as error:
-        return list(error.mistakes)
+        return list(error.mistakes) or [Mistake(name, 0, "", str(error))]
     return []
 
 

@@ -23,6 +23,7 @@ _NAMES = ("name", "name_zh", "short", "loinc", "specimen", "unit")
 _TESTS = ("test", *_NAMES, "print_unit", "decimals", "kind", "release", "sort")
 _LIMITS = ("test", "kind", "sex", "age_from", "age_to", "specimen", "low", "high", "text", "source", "approved_by")
 _PANELS = ("panel", "name", "name_zh", "test", "sort")
+COLUMNS = {"tests.csv": _TESTS, "limits.csv": _LIMITS, "panels.csv": _PANELS}
 
 
 class Test(msgspec.Struct, frozen=True):

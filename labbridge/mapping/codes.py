@@ -21,8 +21,8 @@ from labbridge.model import Reason, Result
 
 Action = Literal["report", "ignore", "hold", "attach", "unmapped", "unreadable"]
 
-_COLUMNS = ("code", "analyzer_unit", "specimen", "test", "action", "factor", "offset", "reads_as", "comment")
-_VALUES = ("code", "value", "means", "kind")
+CODES = ("code", "analyzer_unit", "specimen", "test", "action", "factor", "offset", "reads_as", "comment")
+WORDS = ("code", "value", "means", "kind")
 _ANY = "*"
 
 _EXACT = Context(prec=50, traps=[InvalidOperation, Inexact])
@@ -169,10 +169,10 @@ def load_code_map(name: str, folders: Sequence[Path], catalogue: Catalogue, draf
 
     Raises MappingError with every mistake.
     """
-    table = read_table(f"{name}.csv", folders, _COLUMNS, ("code",), drafts=drafts)
+    table = read_table(f"{name}.csv", folders, CODES, ("code",), drafts=drafts)
     tables, beside = [table], Path(table.file).with_suffix(".values.csv")
     if beside in drafts or beside.is_file():
-        tables.append(read_table(f"{name}.values.csv", [Path(table.file).parent], _VALUES, ("code", "value"), drafts=drafts))
+        tables.append(read_table(f"{name}.values.csv", [Path(table.file).parent], WORDS, ("code", "value"), drafts=drafts))
     words = _words(tables[1:], {row["code"] for row in table.rows})
     rules: dict[tuple[str, str, str], Rule] = {}
     lines: dict[tuple[str, str, str], int] = {}

@@ -72,6 +72,11 @@ class Sheet:
             if any(values)
         }
 
+    @property
+    def numbers(self) -> tuple[int, ...]:
+        """The rows and the empty lines, in their order."""
+        return tuple(self._records)
+
     def lines(self) -> dict[int, int]:
         """The row that ends in each line of the text: where a mistake that names the line belongs."""
         line, found = _lines(self._head.text), {}

@@ -23,6 +23,13 @@ _QUEUED = """
 _REPORTS_BY_ID = "SELECT report.* FROM {list} JOIN report ON report.id = CAST(wanted.value AS bigint)"
 
 
+LOOKED = 20_000
+
+_LATEST = """
+    SELECT message_id, at, specimen FROM report
+    WHERE id > (SELECT coalesce(max(id), 0) FROM report) - ? AND analyzer = ? ORDER BY id DESC LIMIT ?"""
+
+
 class Reader(Lookups):
     """A store, for reading; raises StoreError when there is none, StoreUnavailable when it cannot be reached.
 
@@ -60,6 +67,10 @@ class Reader(Lookups):
         small = ", ".join(f"delivery.{name}" for name in list(columns(Delivery))[:-1])
         rows = [Queued(*(*row[:-1], b"", row[-1])) for row in self._read(_QUEUED.format(columns=small))]
         return [row for row in rows if destination in (None, row.destination)]
+
+    def latest(self, analyzer: str, limit: int) -> list[tuple[int, int, str]]:
+        """An analyzer's newest reports: message, time and specimen; among the last ``LOOKED`` of all, newest first."""
+        return [(row[0], row[1], row[2]) for row in self._read(_LATEST, LOOKED, analyzer, limit)]
 
     def attempts(self, delivery_id: int) -> list[Attempt]:
         """The answers to one delivery."""
