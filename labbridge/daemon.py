@@ -34,6 +34,7 @@ from labbridge.saving import MapSaver
 from labbridge.sessions import Desk
 from labbridge.stations import Station, renewed
 from labbridge.store import Store, StoreState, Transaction
+from labbridge.watching import Watcher
 
 COMMANDS = commands.COMMANDS | accounts.COMMANDS
 
@@ -66,12 +67,14 @@ class Daemon:
         self.keeper = Keeper(self.store, settings.store.keep, reactor, clock)
         self.desk = Desk(self.store, settings.console.idle, reactor.seconds, wake)
         self.maps = MapSaver(path, self.store, self.reload, lambda: self.revision.digest)
+        self.console = Watcher([sys.executable, "-m", "labbridge.console", "-c", str(path)], reactor)
         self._control: Any = None
         self._web: Any = None
         self._taken_up = False
         self._taking_up = False
         self._stopping = False
         self.exit_status = 0
+        self.on_accepting: Callable[[], None] = lambda: None
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -95,12 +98,14 @@ class Daemon:
                 self._web = web.listen(self.reactor, self.settings.http.listen, self)
         except ListenError as error:
             raise ListenError(config.place(self.path, *at) + str(error)) from error
+        self.console.want(self.settings.console)
         log.info(
             "listening",
             analyzers=len(self.stations),
             destinations=len(self.settings.destinations),
             revision=self.revision.digest.hex()[:12],
             store=str(self.settings.store),
+            console=self.settings.console.url,
         )
 
     def _store_changed(self, state: StoreState) -> None:
@@ -137,6 +142,7 @@ class Daemon:
         self.keeper.start()
         log.info("accepting", queued=len(queued))
         self.destinations.start()
+        self.on_accepting()
 
     def _catch_up(self) -> None:
         self.intake.catch_up()
@@ -243,6 +249,7 @@ class Daemon:
         self.revision = compiled
         self.intake.revise(compiled)
         self.destinations.change(dropped, built)
+        self.console.want(settings.console)
         problems = renewed(*self.stations.items(), *self.destinations.connections.items())
         return task.deferLater(self.reactor, PORT_SECONDS, self._start_stations, problems)
 
@@ -275,11 +282,12 @@ class Daemon:
         for station in self.stations.values():
             station.quiet()
         self.keeper.stopping = True
+        self.console.want(None)
         self.destinations.quiet()
         self._wind_down(self.reactor.seconds() + STOP_SECONDS)
 
     def _wind_down(self, until: float) -> None:
-        if not (self.intake.idle and self.destinations.idle) and self.reactor.seconds() < until:
+        if not (self.intake.idle and self.destinations.idle and self.console.idle) and self.reactor.seconds() < until:
             self.reactor.callLater(0.05, self._wind_down, until)
             return
         for station in self.stations.values():
@@ -303,6 +311,7 @@ class Daemon:
         return {
             "store": self.store.state.name,
             "revision": self.revision.digest.hex(),
+            "console": self.console.state,
             "analyzers": [station.status() for station in self.stations.values()],
             "destinations": self.destinations.status(),
         }

@@ -5,7 +5,7 @@ Exit status: 0 well, 1 failed, 2 wrong usage, 78 wrong configuration.
 
 import typer
 
-from labbridge.cli import acting, looking, mapping, proving, running, trying
+from labbridge.cli import acting, looking, mapping, proving, running, trying, users
 
 app = typer.Typer(
     name="labbridge",
@@ -17,6 +17,7 @@ app = typer.Typer(
 )
 queue = typer.Typer(no_args_is_help=True, help="What waits for the hospital: list, retry, cancel, release-mapped.")
 maps = typer.Typer(no_args_is_help=True, help="The tables of the mappings: list, show, save, set; what is unmapped.")
+user = typer.Typer(no_args_is_help=True, help="Accounts of the console: add, list, change.")
 database = typer.Typer(no_args_is_help=True, help="The database: migrate it, say where it stands.")
 simulate = typer.Typer(no_args_is_help=True, help="One simulator: an analyzer of any profile, or a hospital.")
 
@@ -34,6 +35,7 @@ app.add_typer(maps, name="map")
 app.command("trace")(looking.trace)
 app.command("init")(trying.init)
 app.command("verify")(proving.verify)
+app.add_typer(user, name="user")
 app.add_typer(database, name="db")
 queue.command("list")(looking.queue_list)
 queue.command("retry")(acting.retry)
@@ -46,6 +48,9 @@ maps.command("show")(mapping.show)
 maps.command("save")(mapping.save)
 maps.command("set")(mapping.set_)
 maps.command("unmapped")(mapping.list_unmapped)
+user.command("add")(users.add)
+user.command("list")(users.list_)
+user.command("change")(users.change)
 database.command("migrate")(acting.migrate)
 simulate.callback()(running.simulate)
 simulate.command("analyzer")(running.simulate_analyzer)
