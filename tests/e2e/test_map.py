@@ -65,7 +65,7 @@ def test_an_unknown_code_is_mapped_and_its_results_leave_while_the_analyzer_stay
         assert (one["reports"], one["examples"], one["mapped"]) == (1, ["5.5"], False)
         assert "WBC" in [test["test"] for test in one["suggestions"]]
         assert table(lab)["whose"] == "packaged"
-        assert tell(lab, "release-mapped", preview=True)["answer"] == {"leaves": []}
+        assert tell(lab, "release-mapped", preview=True)["answer"].get("leaves", []) == []
         said = lab.well("map", "set", "bc-1", "6690-9", "WBC", "--unit", "10*9/L", "--reason", "new assay")
         assert "1 lines changed; a copy of what comes with labbridge" in said
         packaged = lab.well("map", "show", TABLE)
