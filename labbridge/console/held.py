@@ -1,10 +1,10 @@
 """What waits for a person, as rows of a list: held reports, unreadable messages, deliveries that are stuck. No screen here.
 
-``Held`` is a picture in memory that is refreshed from another thread: each refresh publishes new dictionaries, and reads
-and decodes only what is new since the last.
+``Held`` is a picture in memory, of which another thread publishes a new version where anything changed; only what is new
+is decoded.
 """
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -21,9 +21,9 @@ from labbridge.store.rows import Attempt, Earlier, Message, Queued
 from labbridge.verification.ages import age_in_days
 
 What = Literal["held", "message", "refused", "waiting"]
+Key = tuple[What, int]
 
-CHUNK = 500  # reports read and decoded at once
-MOST = 2000  # open messages and stuck deliveries that are listed
+MOST = 2000  # stuck deliveries to one destination that are listed
 LATE_S = 60.0  # a delivery that waits longer is shown
 RARE_S = 3.0  # deliveries are looked at so often
 _REASONS = 8  # of a row; how many more there are is counted
@@ -76,7 +76,7 @@ class Row(msgspec.Struct, frozen=True, gc=False):
         return self.specimen if self.what != "message" else f"#{self.id}"
 
     @property
-    def key(self) -> tuple[str, int]:
+    def key(self) -> Key:
         """What tells rows apart."""
         return self.what, self.id
 
@@ -218,82 +218,59 @@ def panels_of(settings: Settings, catalogue: Catalogue) -> Panels:
 
 
 class Held:
-    """Every row, kept up to date; ``refresh`` runs in one thread, what it publishes may be read in any."""
+    """Every row, kept up to date by one thread; what it publishes is never changed and may be read in any."""
 
-    def __init__(self, settings: Settings, reader: Reader, catalogue: Callable[[], Catalogue]) -> None:
-        self.rows: dict[int, Row] = {}  # of held reports, by the report's id
-        self.messages: dict[int, Row] = {}
-        self.deliveries: dict[int, Row] = {}
+    def __init__(self, settings: Settings, catalogue: Callable[[], Catalogue]) -> None:
+        self.rows: dict[int, Row] = {}  # held reports by their ids, open messages by their ids' negatives
+        self.deliveries: dict[int, Row] = {}  # stuck ones, by their ids
         self.version = 0  # changes with the rows
-        self._settings, self._reader, self._catalogue = settings, reader, catalogue
+        self._settings, self._catalogue = settings, catalogue
         self._zone = ZoneInfo(settings.site.timezone)
         self._panels: tuple[Catalogue, Panels] | None = None
-        self._seen = -1  # the last decision that was looked at
         self._looked = 0.0  # when deliveries were
         self._states: dict[int, str] = {}  # theirs
-        self._ordered: tuple[int, list[Row]] = (-1, [])
+        self._keyed: tuple[int, dict[Key, Row]] = (-1, {})
 
-    def refresh(self, now: float, settings: Settings | None = None) -> bool:
-        """Reads what is new at ``now`` (seconds since 1970); tells whether anything changed. Raises StoreError."""
-        if settings is not None and settings is not self._settings:
-            self._settings, self._panels = settings, None
-        before = self.rows, self.messages, self.deliveries
-        self._refresh_reports()
-        self._refresh_messages()
-        if not 0 <= now - self._looked < RARE_S:
-            self._refresh_deliveries(now)
-            self._looked = now
-        changed = any(old is not new for old, new in zip(before, (self.rows, self.messages, self.deliveries), strict=True))
-        self.version += changed
-        return changed
+    def take(self, reports: Iterable[Earlier], messages: Iterable[Message], gone: Collection[int]) -> None:
+        """Takes what is new or changed, and drops what is no longer held (keys of ``rows``)."""
+        rows = {number: row for number, row in self.rows.items() if number not in gone} if gone else dict(self.rows)
+        rows.update((one.report_id, row_of(one, self._zone, self._missing)) for one in reports)
+        rows.update((-one.id, message_row(one)) for one in messages)
+        if rows != self.rows:
+            self.rows = rows
+            self.version += 1
+        if len(_causes) > 2 * len(rows) + MOST:
+            _causes.clear()
 
-    def ordered(self) -> list[Row]:
-        """All rows, the most urgent first, then the oldest."""
-        version, rows = self._ordered
+    def look(self, reader: Reader, now: float) -> None:
+        """Looks for stuck deliveries, every few seconds; ``now`` is in seconds since 1970. Raises StoreError."""
+        if 0 <= now - self._looked < RARE_S:
+            return
+        self._looked, late = now, int((now - LATE_S) * 1e6)
+        found: list[Queued] = []
+        for destination in self._settings.destinations:
+            found += reader.stuck(destination.name, "refused", MOST)
+            found += [one for one in reader.stuck(destination.name, "queued", MOST) if one.at < late]
+        states = {one.id: one.state for one in found}
+        if states != self._states:
+            refused = [one.id for one in found if one.state == "refused"]
+            said = {one.delivery_id: one.outcome for one in reader.rows(Attempt, "delivery_id", refused, large=False)}
+            self.deliveries = {one.id: delivery_row(one, said.get(one.id, "")) for one in found}
+            self._states = states
+            self.version += 1
+
+    def ordered(self) -> dict[Key, Row]:
+        """All rows by what tells them apart, the most urgent first, then the oldest."""
+        version, rows = self._keyed
         if version != self.version:
             version = self.version
-            every = (*self.rows.values(), *self.messages.values(), *self.deliveries.values())
-            rows = sorted(every, key=lambda row: row.urgency)
-            self._ordered = version, rows
+            every = sorted((*self.rows.values(), *self.deliveries.values()), key=lambda row: row.urgency)
+            rows = {row.key: row for row in every}
+            self._keyed = version, rows
         return rows
-
-    def _refresh_reports(self) -> None:
-        last, first = self._reader.last_decision(), self._seen < 0
-        if last == self._seen:
-            return
-        touched = self._reader.held_ids() if first else self._reader.decided_after(self._seen, last)
-        rows = dict(self.rows)
-        for number in touched:
-            rows.pop(number, None)
-        for start in range(0, len(touched), CHUNK):
-            for earlier in self._reader.held_among(touched[start : start + CHUNK]):
-                rows[earlier.report_id] = row_of(earlier, self._zone, self._missing)
-        if first or rows.keys() != self.rows.keys() or any(number in rows for number in touched):
-            self.rows = rows
-            if len(_causes) > 2 * len(rows) + MOST:
-                _causes.clear()
-        self._seen = last
 
     def _missing(self, analyzer: str, present: set[str]) -> tuple[str, ...]:
         catalogue = self._catalogue()
         if self._panels is None or self._panels[0] is not catalogue:
             self._panels = catalogue, panels_of(self._settings, catalogue)
         return self._panels[1].missing(analyzer, present)
-
-    def _refresh_messages(self) -> None:
-        found = {message.id: message for message in self._reader.unsettled(MOST)}
-        if found.keys() != self.messages.keys():
-            self.messages = {number: self.messages.get(number) or message_row(one) for number, one in found.items()}
-
-    def _refresh_deliveries(self, now: float) -> None:
-        late = int((now - LATE_S) * 1e6)
-        found: list[Queued] = []
-        for destination in self._settings.destinations:
-            found += self._reader.stuck(destination.name, "refused", MOST)
-            found += [one for one in self._reader.stuck(destination.name, "queued", MOST) if one.at < late]
-        if {one.id: one.state for one in found} == self._states:
-            return
-        self._states = {one.id: one.state for one in found}
-        refused = [one.id for one in found if one.state == "refused"]
-        said = {one.delivery_id: one.outcome for one in self._reader.rows(Attempt, "delivery_id", refused, large=False)}
-        self.deliveries = {one.id: delivery_row(one, said.get(one.id, "")) for one in found}

@@ -22,14 +22,10 @@ _QUEUED = """
 
 _REPORTS_BY_ID = "SELECT report.* FROM {list} JOIN report ON report.id = CAST(wanted.value AS bigint)"
 
-
 _STUCK = """
     SELECT {columns}, coalesce(report.specimen, '') FROM delivery LEFT JOIN report ON report.id = delivery.report_id
     WHERE delivery.state IN ('queued', 'refused') AND delivery.destination = ? AND delivery.state = ?
     ORDER BY delivery.id LIMIT ?"""
-
-_HELD_AMONG = """
-    SELECT report.* FROM {list} JOIN report ON report.id = CAST(wanted.value AS bigint) WHERE report.state = 'held'"""
 
 
 class Reader(Lookups):
@@ -75,22 +71,6 @@ class Reader(Lookups):
         small = ", ".join(f"delivery.{name}" for name in list(columns(Delivery))[:-1])
         rows = self._read(_STUCK.format(columns=small), destination, state, limit)
         return [Queued(*(*row[:-1], b"", row[-1])) for row in rows]
-
-    def held_ids(self) -> list[int]:
-        """The numbers of the held reports, the oldest first."""
-        return [row[0] for row in self._read("SELECT id FROM report WHERE state = 'held' ORDER BY id")]
-
-    def held_among(self, ids: Iterable[int]) -> list[Earlier]:
-        """Those of these reports that are held."""
-        return self._reports(_HELD_AMONG, msgspec.json.encode(list(ids)).decode())
-
-    def last_decision(self) -> int:
-        """The number of the newest decision; 0 where there is none."""
-        return next((row[0] for row in self._read("SELECT max(id) FROM decision") if row[0]), 0)
-
-    def decided_after(self, first: int, last: int) -> list[int]:
-        """The reports on which something was decided after the decision ``first``, until ``last``."""
-        return [row[0] for row in self._read("SELECT DISTINCT report_id FROM decision WHERE id > ? AND id <= ?", first, last)]
 
     def reports_of_patient(self, patient: str, before: int, limit: int) -> list[Earlier]:
         """The newest reports on a patient, by the id that was sent, older than the report ``before``, oldest first."""

@@ -13,9 +13,10 @@ from hypothesis import strategies as st
 from labbridge import model
 from labbridge.config import Address, Destination, Settings
 from labbridge.config.settings import Site, StoreSettings
-from labbridge.console.held import Held, Panels, cause_of, row_of, whys_of
+from labbridge.console.held import Held, Key, Panels, cause_of, row_of, whys_of
 from labbridge.model import Decided, Decision, Patient, Reason, Report, Result, Specimen, Verdict
 from labbridge.store import Reader, Store
+from labbridge.store.figures import Figures
 from labbridge.store.rows import Earlier
 from tests.small_lab import tables
 
@@ -93,19 +94,34 @@ def test_critical_ones_come_first_then_the_oldest(made: list[tuple[bool, int]]) 
     assert found == sorted(found)
 
 
-Laboratory = tuple[Store, Held]
+class Laboratory:
+    """A store, and what is held in it as the console follows it."""
+
+    def __init__(self, url: str) -> None:
+        self.store = Store(url)
+        settings = Settings(Site("L", "Asia/Shanghai"), StoreSettings(url), destinations=(Destination("his", Address("h", 1)),))
+        self.store.open()
+        self.store.wait_ready(20)
+        self.reader = Reader(url)
+        self.held, self.figures = Held(settings, lambda: tables()[0]), Figures(self.reader)
+
+    def changed(self, now: float = 0.0) -> bool:
+        before = self.held.version
+        for news in self.figures.news():
+            self.held.take(news.reports, news.messages, news.gone)
+        self.held.look(self.reader, now)
+        return self.held.version != before
+
+    def listed(self) -> list[Key]:
+        return list(self.held.ordered())
 
 
 @pytest.fixture
 def laboratory(tmp_path: Path) -> Iterator[Laboratory]:
-    url = f"sqlite:///{tmp_path}/s.db"
-    store = Store(url)
-    store.open()
-    store.wait_ready(20)
-    settings = Settings(Site("L", "Asia/Shanghai"), StoreSettings(url), destinations=(Destination("his", Address("h", 1)),))
-    with contextlib.closing(Reader(url)) as reader:
-        yield store, Held(settings, reader, lambda: tables()[0])
-    store.close(5)
+    made = Laboratory(f"sqlite:///{tmp_path}/s.db")
+    with contextlib.closing(made.reader):
+        yield made
+    made.store.close(5)
 
 
 def add(store: Store, specimen: str, *results: Decided, state: str = "held") -> int:
@@ -113,8 +129,7 @@ def add(store: Store, specimen: str, *results: Decided, state: str = "held") -> 
         report = Report(Specimen(specimen), tuple(Result(one.code) for one in results))
         message = tx.message(direction="in", analyzer="c311-1", link="l", kind="stored", body=b"x")
         known = {"analyzer": "c311-1", "key": specimen, "specimen": specimen, "role": "patient", "state": state}
-        document = model.encode(report)
-        number: int = tx.report(message_id=message, digest=b"", content=b"", document=document, **known)
+        number: int = tx.report(message_id=message, digest=b"", content=b"", document=model.encode(report), **known)
         tx.decision(report_id=number, revision=1, actor="rules", document=model.encode(Decision(results)))
         return number
 
@@ -131,31 +146,31 @@ def settle(store: Store, number: int, results: tuple[Decided, ...], state: str) 
 
 
 def test_the_picture_follows_the_store_and_reads_only_what_is_new(laboratory: Laboratory) -> None:
-    store, held = laboratory
+    store, held = laboratory.store, laboratory.held
     first = add(store, "S1", decided("K", ALARM), decided("NA", ALARM, index=1))
     add(store, "S2", decided("K"), state="released")
-    assert held.refresh(0.0)
-    assert [row.specimen for row in held.ordered()] == ["S1"]
-    assert not held.refresh(0.0)
+    assert laboratory.changed()
+    assert laboratory.listed() == [("held", first)]
+    assert not laboratory.changed()
     second = add(store, "S3", decided("K", critical("7.2")))
     kept = held.rows[first]
-    assert held.refresh(0.0)
-    assert [row.specimen for row in held.ordered()] == ["S3", "S1"]
+    assert laboratory.changed()
+    assert laboratory.listed() == [("held", second), ("held", first)]
     assert held.rows[first] is kept
     settle(store, first, (decided("K", action="release"),), "held")
-    assert held.refresh(0.0)
+    assert laboratory.changed()
     assert [why.tests for why in held.rows[first].whys] == [("NA",)]
     settle(store, second, (decided("K", action="release"),), "released")
     before = held.rows
-    assert held.refresh(0.0)
+    assert laboratory.changed()
     assert list(held.rows) == [first]
     assert second in before, "what a page looks at is not changed under it"
     add(store, "S4", decided("K"), state="released")
-    assert not held.refresh(0.0)
+    assert not laboratory.changed()
 
 
 def test_messages_that_nobody_can_read_and_deliveries_that_are_stuck_are_rows_too(laboratory: Laboratory) -> None:
-    store, held = laboratory
+    store, held = laboratory.store, laboratory.held
     number = add(store, "S1", decided("K"), state="released")
 
     def job(tx: Any) -> tuple[int, int, int]:
@@ -170,13 +185,15 @@ def test_messages_that_nobody_can_read_and_deliveries_that_are_stuck_are_rows_to
 
     message, refused, waiting = store.call(job)
     at = store.call(lambda tx: tx.at) / 1e6
-    held.refresh(at)
-    assert [(row.what, row.id, row.said) for row in held.ordered()] == [("refused", refused, "refused AE"), ("message", message, "")]
-    assert held.messages[message].name == f"#{message}"
-    held.refresh(at + 61)
+    assert laboratory.changed(at)
+    assert laboratory.listed() == [("refused", refused), ("message", message)]
+    assert held.deliveries[refused].said == "refused AE"
+    assert held.rows[-message].name == f"#{message}"
+    assert laboratory.changed(at + 61)
     assert held.deliveries[waiting].what == "waiting"
     assert held.deliveries[waiting].specimen == "S1"
     store.call(lambda tx: tx.set_delivery_state(waiting, "delivered"))
     store.call(lambda tx: tx.set_message_state(message, "settled"))
-    assert held.refresh(at + 65)
-    assert [row.key for row in held.ordered()] == [("refused", refused)]
+    add(store, "S4", decided("K"), state="released")
+    assert laboratory.changed(at + 65)
+    assert laboratory.listed() == [("refused", refused)]
