@@ -18,7 +18,7 @@ from twisted.internet import defer, task
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from labbridge import commands, config, control, memory, revision, security, web
+from labbridge import accounts, commands, config, control, memory, revision, security, web
 from labbridge.batch import break_off
 from labbridge.commands import CommandError, Done, Request
 from labbridge.config import Settings
@@ -30,8 +30,12 @@ from labbridge.links.tcp import ListenError
 from labbridge.links.tls import SecurityError
 from labbridge.metrics import Metrics
 from labbridge.pipeline import Moment, Revision
+from labbridge.sessions import Desk
 from labbridge.stations import Station, renewed
 from labbridge.store import Store, StoreState, Transaction
+from labbridge.watching import Watcher
+
+COMMANDS = commands.COMMANDS | accounts.COMMANDS
 
 log, twisted_log = structlog.get_logger(), Logger()
 
@@ -60,12 +64,15 @@ class Daemon:
         self.intake = Intake(self.store, self.revision, self.destinations.enqueue, self.metrics, clock)
         self.stations: dict[str, Station] = {}
         self.keeper = Keeper(self.store, settings.store.keep, reactor, clock)
+        self.desk = Desk(self.store, settings.console.idle, reactor.seconds, wake)
+        self.console = Watcher([sys.executable, "-m", "labbridge.console", "-c", str(path)], reactor)
         self._control: Any = None
         self._web: Any = None
         self._taken_up = False
         self._taking_up = False
         self._stopping = False
         self.exit_status = 0
+        self.on_accepting: Callable[[], None] = lambda: None
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -89,12 +96,14 @@ class Daemon:
                 self._web = web.listen(self.reactor, self.settings.http.listen, self)
         except ListenError as error:
             raise ListenError(config.place(self.path, *at) + str(error)) from error
+        self.console.want(self.settings.console)
         log.info(
             "listening",
             analyzers=len(self.stations),
             destinations=len(self.settings.destinations),
             revision=self.revision.digest.hex()[:12],
             store=str(self.settings.store),
+            console=self.settings.console.url,
         )
 
     def _store_changed(self, state: StoreState) -> None:
@@ -131,6 +140,7 @@ class Daemon:
         self.keeper.start()
         log.info("accepting", queued=len(queued))
         self.destinations.start()
+        self.on_accepting()
 
     def _catch_up(self) -> None:
         self.intake.catch_up()
@@ -148,7 +158,10 @@ class Daemon:
     # -- commands ------------------------------------------------------------------------------------------------
 
     def execute(self, request: Request, actor: str, reply: control.Reply) -> None:
-        """Carries out a command of the control socket."""
+        """Carries out a command of the control socket, for those who may."""
+        self.desk.admit(request, actor, reply, self._carry_out)
+
+    def _carry_out(self, request: Request, actor: str, reply: control.Reply) -> None:
         if request.command == "status":
             reply({"ok": True, "status": self.status()})
         elif request.command in ("pause", "resume"):
@@ -157,13 +170,13 @@ class Daemon:
             self.reload().addCallback(
                 lambda problems: reply({"ok": not problems, "said": [] if problems else ["reloaded"], "error": "; ".join(problems)})
             )
-        elif request.command in commands.COMMANDS:
+        elif request.command in COMMANDS:
             self._run(request, actor, reply)
         else:
             reply({"ok": False, "error": f"no such command: {request.command}"})
 
     def _run(self, request: Request, actor: str, reply: control.Reply) -> None:
-        command, compiled = commands.COMMANDS[request.command], self.revision
+        command, compiled = COMMANDS[request.command], self.revision
         moment = Moment.of(self.clock(), compiled.zone, os.urandom)
 
         def done(what: Done) -> None:
@@ -224,6 +237,7 @@ class Daemon:
         for notice in (*notices, *security.notices(settings)):
             log.warning(notice)
         old, self.settings = self.settings, settings
+        self.desk.sessions.idle = settings.console.idle
         gone, new = config.changes(old.analyzers, settings.analyzers)
         for station in [self.stations[analyzer.name] for analyzer in gone if analyzer.name in self.stations]:
             if station.analyzer.name not in {a.name for a in new} or not station.adapt(settings):
@@ -231,6 +245,7 @@ class Daemon:
         self.revision = compiled
         self.intake.revise(compiled)
         self.destinations.change(dropped, built)
+        self.console.want(settings.console)
         problems = renewed(*self.stations.items(), *self.destinations.connections.items())
         return task.deferLater(self.reactor, PORT_SECONDS, self._start_stations, problems)
 
@@ -263,11 +278,12 @@ class Daemon:
         for station in self.stations.values():
             station.quiet()
         self.keeper.stopping = True
+        self.console.want(None)
         self.destinations.quiet()
         self._wind_down(self.reactor.seconds() + STOP_SECONDS)
 
     def _wind_down(self, until: float) -> None:
-        if not (self.intake.idle and self.destinations.idle) and self.reactor.seconds() < until:
+        if not (self.intake.idle and self.destinations.idle and self.console.idle) and self.reactor.seconds() < until:
             self.reactor.callLater(0.05, self._wind_down, until)
             return
         for station in self.stations.values():
@@ -275,6 +291,7 @@ class Daemon:
         self.destinations.stop("labbridge stops")
         if self._control is not None:
             self._control.stopListening()
+        self.desk.close()
         self.reactor.callLater(0.1, self._end)
 
     def _end(self) -> None:
@@ -289,6 +306,8 @@ class Daemon:
         """How everything stands, for the terminal, the control socket and health checks."""
         return {
             "store": self.store.state.name,
+            "revision": self.revision.digest.hex(),
+            "console": self.console.state,
             "analyzers": [station.status() for station in self.stations.values()],
             "destinations": self.destinations.status(),
         }
