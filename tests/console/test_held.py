@@ -13,7 +13,8 @@ from hypothesis import strategies as st
 from labbridge import model
 from labbridge.config import Address, Destination, Settings
 from labbridge.config.settings import Site, StoreSettings
-from labbridge.console.held import Held, Key, Panels, cause_of, row_of, whys_of
+from labbridge.console.held import Held, Panels
+from labbridge.console.rows import Key, cause_of, row_of, whys_of
 from labbridge.model import Decided, Decision, Patient, Reason, Report, Result, Specimen, Verdict
 from labbridge.store import Reader, Store
 from labbridge.store.figures import Figures
@@ -43,7 +44,9 @@ def earlier(*results: Decided, report: Report | None = None, kinds: tuple[str, .
 
 def test_a_row_says_whom_where_and_why() -> None:
     report = Report(
-        Specimen("S1", rack="5", position="3"), (Result("k"), Result("na")), patient=Patient(birth="19900101", sex="F", location="ICU")
+        Specimen("S1", rack="5", position="3"),
+        (Result("k"), Result("na")),
+        patient=Patient(birth="19900101", sex="F", location="ICU"),
     )
     row = row_of(earlier(decided("K", AUTO_OFF, critical("7.2")), decided("NA", AUTO_OFF, index=1), report=report), ZONE)
     assert (row.specimen, row.analyzer, row.rack, row.position, row.sex, row.ward) == ("S1", "c311-1", "5", "3", "F", "ICU")
@@ -188,7 +191,7 @@ def test_messages_that_nobody_can_read_and_deliveries_that_are_stuck_are_rows_to
     assert laboratory.changed(at)
     assert laboratory.listed() == [("refused", refused), ("message", message)]
     assert held.deliveries[refused].said == "refused AE"
-    assert held.rows[-message].name == f"#{message}"
+    assert held.rows[-message].opens == f"#{message}"
     assert laboratory.changed(at + 61)
     assert held.deliveries[waiting].what == "waiting"
     assert held.deliveries[waiting].specimen == "S1"
