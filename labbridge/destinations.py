@@ -136,6 +136,8 @@ class Destinations:
                 "refused": outbox.refused,
                 "oldest": round(outbox.oldest(), 1),
                 "paused": outbox.paused,
+                "down": self.connections[outbox.name].outage.seconds,
+                "why": self.connections[outbox.name].outage.why,
             }
             for outbox in self.outboxes.values()
         ]
@@ -148,10 +150,10 @@ class Connections:
         self.destination = destination
         host, port = destination.connect.host, destination.connect.port
         settings = MllpSettings(release=destination.mllp_release, answer_time=None, max_message=destination.max_message)
-        changed = Outage("destination", destination.name, reactor).changed
+        self.outage = Outage("destination", destination.name, reactor)
         security = security_of(destination)
         self._connectors = [
-            Connector(reactor, host, port, lambda: MllpLink(settings), courier, changed, security=security)
+            Connector(reactor, host, port, lambda: MllpLink(settings), courier, self.outage.changed, security=security)
             for courier in outbox.couriers
         ]
 

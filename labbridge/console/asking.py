@@ -68,7 +68,7 @@ class _Dialog:
                 ui.label(_("What the hospital will receive")).classes("text-sm font-medium")
                 show_leaves(self.answer.answer.get("leaves", ()))
             elif self.answer.error:
-                ui.label(brief(self.answer.error, 600)).classes("lb-critical lb-wrap")
+                ui.label(brief(self.answer.error, 600)).classes("lb-bad lb-wrap")
 
 
 async def ask(

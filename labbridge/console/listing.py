@@ -18,7 +18,7 @@ ROW = r"""
   <q-td v-for="col in props.cols" :key="col.name" :props="props" class="align-top lb-wrap">
     <template v-if="col.name === 'specimen'">
       <div class="font-medium text-base">{{ props.row.specimen }}</div>
-      <div v-if="props.row.critical" class="font-bold lb-critical"><q-icon name="report" /> {{ props.row.critical }}</div>
+      <div v-if="props.row.critical" class="font-bold lb-bad"><q-icon name="report" /> {{ props.row.critical }}</div>
       <div v-if="props.row.gone" class="text-xs font-bold">{{ props.row.gone }}</div>
       <div v-if="props.row.others" class="text-xs"><q-icon name="visibility" /> {{ props.row.others }}</div>
     </template>

@@ -27,7 +27,7 @@ _ROW = r"""
   <q-td class="align-top"><div class="font-medium">{{ props.row.test }}</div>
     <div class="text-xs opacity-70 lb-wrap">{{ props.row.name }}</div></q-td>
   <q-td class="align-top">
-    <div :class="props.row.critical ? 'font-bold text-lg lb-critical' : 'text-base'">
+    <div :class="props.row.critical ? 'font-bold text-lg lb-bad' : 'text-base'">
       <q-icon v-if="props.row.critical" name="report" />
       {{ props.row.value }} <span class="text-xs">{{ props.row.unit }}</span></div>
     <div class="text-xs" :class="props.row.critical ? 'font-bold' : ''">{{ props.row.flag }}</div>
@@ -173,7 +173,7 @@ def _head(sheet: Sheet, specimen: str) -> None:
         ui.label(brief(newest.specimen.id or specimen, 60) or _("no specimen id")).classes("text-2xl font-medium lb-wrap")
         ui.label(patient_text(sheet.patient, newest.at)).classes("text-base lb-wrap")
     if sheet.several:
-        ui.label(_("⚠ Its reports name more than one patient.")).classes("font-bold lb-critical")
+        ui.label(_("⚠ Its reports name more than one patient.")).classes("font-bold lb-bad")
     for head in sheet.heads[:6]:
         place = _("rack {rack} place {place}", rack=brief(head.specimen.rack, 20), place=brief(head.specimen.position, 20))
         told = (head.analyzer, time_text(head.at), place if head.specimen.rack else "", state_word(head.state))
