@@ -18,12 +18,13 @@ LISTED = 200  # lines of what a deed covers
 
 
 class Field(msgspec.Struct, frozen=True):
-    """Something to enter; everything is required but what is ticked."""
+    """Something to enter; required unless it is ``optional``."""
 
     name: str
     label: str
     value: Any = ""
-    check: bool = False  # a box that must be ticked
+    check: bool = False  # a box to tick
+    optional: bool = False
     long: bool = False
     options: Mapping[str, str] = {}  # of which one is chosen
     offers: Sequence[str] = ()  # usual entries, one click each
@@ -40,7 +41,8 @@ class _Dialog:
 
     def complete(self) -> bool:
         """Whether everything is entered, and nothing speaks against it."""
-        return all(self.entered.values()) and (self.preview is None or (self.answer is not None and self.answer.ok))
+        entered = all(self.entered[field.name] or field.optional for field in self.fields)
+        return entered and (self.preview is None or (self.answer is not None and self.answer.ok))
 
     def set(self, name: str, value: Any) -> None:
         """Takes what was entered."""

@@ -14,10 +14,11 @@ from labbridge.console.asking import Field, Preview, ask
 from labbridge.console.texts import _
 from labbridge.console.watch import watch
 from labbridge.showing import brief
+from labbridge.verification.ages import age_in_days
 
 if TYPE_CHECKING:
     from labbridge.console.results import Panel
-    from labbridge.console.sheet import Line
+    from labbridge.console.sheet import Line, Sheet
 
 
 _HELD_ONLY = ("release", "reject", "acknowledge")
@@ -111,7 +112,7 @@ async def _release(panel: "Panel") -> None:
     lines = panel.chosen
     tests = [line.test for line in lines]
     fields = [Field("reason", _("Reason"), offers=(_("checked"), _("repeated, confirmed"), _("agrees with earlier values")))]
-    untold = [line for line in lines if line.now.critical and panel.sheet and not panel.sheet.told(line.test)]
+    untold = [line for line in lines if line.now.critical and not line.now.told]
     if untold:
         fields = [*_call_fields(), *fields]
     entered = await ask(word("release"), fields, covers=_covers(lines), preview=leaving(panel, "release", tests=tests))
@@ -151,18 +152,33 @@ async def _edit(panel: "Panel") -> None:
     async def preview(entered: dict[str, Any]) -> Answer:
         if not entered["value"] or not entered["test"]:
             return Answer(False)
-        return await leaving(panel, "edit", tests=[entered["test"]])({"value": entered["value"], "reason": entered["reason"]})
+        given = {"value": entered["value"], "reason": entered["reason"]}
+        return await leaving(panel, "edit", **_of_test(panel, entered["test"]), tests=[entered["test"]])(given)
 
     told = _("Tick one test to change it; a value for a test that the report has not is entered. It leaves as a correction.")
     entered = await ask(word("edit"), fields, told=told, preview=preview)
     if entered is None:
         return
     test = entered.pop("test")
-    answer = await act("edit", **panel.target, tests=[test], **entered)
-    if not answer.ok and "critical" in answer.error:
+    if _is_critical(panel.sheet, test, entered["value"]):
         call = await ask(word("call-back"), _call_fields(), told=_("This value is critical: tell the ward first."))
-        if call is not None:
-            await act("edit", **panel.target, tests=[test], **entered, **_called(call))
+        if call is None:
+            return
+        entered |= _called(call)
+    await act("edit", **_of_test(panel, test), tests=[test], **entered)
+
+
+def _is_critical(sheet: "Sheet", test: str, value: str) -> bool:
+    """Whether the laboratory's limits call it critical for this patient."""
+    days = age_in_days(sheet.patient, datetime.now().timestamp(), ZoneInfo(watch().settings.site.timezone))
+    limits = watch().catalogue().limits(test, sheet.patient.sex, days, sheet.heads[0].specimen.type)
+    return limits is not None and limits.judge(value).critical
+
+
+def _of_test(panel: "Panel", test: str) -> dict[str, Any]:
+    """What a command takes to mean this test: the report whose value is shown."""
+    line = next((line for line in panel.sheet.lines if line.test == test), None) if panel.sheet else None
+    return {**panel.target, **({"reports": [line.now.report]} if line else {})}
 
 
 async def _comment(panel: "Panel") -> None:
@@ -175,7 +191,8 @@ async def _comment(panel: "Panel") -> None:
 async def _call_back(panel: "Panel") -> None:
     assert panel.sheet is not None
     lines = [line for line in panel.chosen if line.now.critical] or panel.chosen
-    entered = await ask(word("call-back"), _call_fields(), covers=_covers(lines), told=_("The hospital receives nothing."))
+    fields = _call_fields(must=False)
+    entered = await ask(word("call-back"), fields, covers=_covers(lines), told=_("The hospital receives nothing."))
     if entered is not None:
         await act("call-back", **panel.target, tests=[line.test for line in lines], **_called(entered))
 
@@ -196,12 +213,12 @@ async def _correct_id(panel: "Panel") -> None:
         await act("correct-id", **panel.target, **entered)
 
 
-def _call_fields() -> list[Field]:
+def _call_fields(*, must: bool = True) -> list[Field]:
     now = datetime.now(ZoneInfo(watch().settings.site.timezone))
     return [
         Field("told", _("Who was told (name, ward)")),
         Field("told_at", _("When (hh:mm)"), value=f"{now:%H:%M}"),
-        Field("read_back", _("The value was read back to me"), check=True),
+        Field("read_back", _("The value was read back to me"), check=True, optional=not must),
     ]
 
 

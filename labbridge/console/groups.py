@@ -9,8 +9,8 @@ from nicegui import ui
 from labbridge.console import deeds, session
 from labbridge.console.acting import Answer, act
 from labbridge.console.asking import Field, ask
-from labbridge.console.rows import Group, Row, groups_of
 from labbridge.console.listing import why_text
+from labbridge.console.rows import Group, Row, groups_of
 from labbridge.console.texts import _, age_text, number_text
 from labbridge.showing import brief
 

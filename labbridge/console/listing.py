@@ -4,8 +4,8 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from labbridge.console.rows import Row, Why, without_words
 from labbridge.console.results import who_text
+from labbridge.console.rows import Row, Why, without_words
 from labbridge.console.texts import _, age_text, reason_text, time_text
 from labbridge.model import Reason
 from labbridge.showing import brief

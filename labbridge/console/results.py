@@ -93,7 +93,7 @@ class Panel:
                 ("why", _("State and why")),
             )
         ]
-        rows = [_cells(line, sheet) for line in sheet.lines]
+        rows = [_cells(line) for line in sheet.lines]
         self._table = ui.table(columns=columns, rows=rows, row_key="id", selection="multiple", pagination=0)
         self._table.classes("w-full lb-results").props("dense flat hide-pagination wrap-cells").add_slot("body", _ROW)
         for note in reversed(sheet.notes):
@@ -181,11 +181,11 @@ def _head(sheet: Sheet, specimen: str) -> None:
         ui.label(said).classes("text-sm opacity-80 lb-wrap")
 
 
-def _cells(line: Line, sheet: Sheet) -> dict[str, Any]:
+def _cells(line: Line) -> dict[str, Any]:
     now, about = line.now, line.about
     last = line.earlier[-1] if line.earlier else None
     name = (about.name_zh if language() == "zh" and about.name_zh else about.name) if about else _("not mapped")
-    told = _("called back") if now.critical and sheet.told(line.test) else ""
+    told = _("called back") if now.critical and now.told else ""
     why = list(dict.fromkeys(brief(reason_text([reason]), 300) for reason in now.decided.verdict.reasons))
     return {
         "id": line.test,
@@ -201,8 +201,7 @@ def _cells(line: Line, sheet: Sheet) -> dict[str, Any]:
         "change": line.change,
         "trend": line.trend,
         "runs": [_run(one) for one in line.runs] if len(line.runs) > 1 or now.result.dilution or now.result.run else [],
-        "state": state_word(now.decided.verdict.action)
-        + (f" · {_('called back')}" if now.critical and sheet.told(line.test) else ""),
+        "state": " · ".join(filter(None, (state_word(now.decided.verdict.action), told))),
         "why": why if now.held else [],
         "says": _says(now),
     }
@@ -235,5 +234,5 @@ def _note(note: Note) -> str:
     one = note.decision
     told = _("told {who} at {when}", who=brief(one.told, 80), when=time_text((one.told_at or 0) * 1_000_000)) if one.told else ""
     back = (_("read back") if one.read_back else _("not read back")) if one.told else ""
-    tests = ", ".join(dict.fromkeys(result.test or result.code for result in one.results))
+    tests = ", ".join(one.tests or dict.fromkeys(result.test or result.code for result in one.results))
     return " · ".join(filter(None, (one.actor, deeds.word(one.kind), brief(tests, 100), told, back, brief(one.comment, 300))))

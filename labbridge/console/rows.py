@@ -12,6 +12,7 @@ from labbridge.pipeline import standing
 from labbridge.store.erasure import erased
 from labbridge.store.rows import Earlier, Message, Queued
 from labbridge.verification.ages import age_in_days
+from labbridge.verification.callback import called_back, is_critical
 
 What = Literal["held", "message", "refused", "waiting"]
 Key = tuple[What, int]
@@ -84,7 +85,8 @@ def row_of(earlier: Earlier, zone: ZoneInfo, missing: Callable[[str, set[str]], 
     held = [one for one in decided if one.verdict.action == "hold"]
     own = [one for one in held if any(reason.code != "held-with" for reason in one.verdict.reasons)]
     whys = whys_of(report, held)
-    kinds = {decision.kind for decision in decisions}
+    critical = {one.index for one in held if is_critical(one)}
+    told = critical <= called_back(decisions) or any(decision.kind == "acknowledge" for decision in decisions)
     tests = tuple(dict.fromkeys(one.test or one.code for one in held))
     tests = _tests.setdefault(tests, tests)
     present = {one.test or one.code for one in decided if one.value}
@@ -99,8 +101,8 @@ def row_of(earlier: Earlier, zone: ZoneInfo, missing: Callable[[str, set[str]], 
         max(0, len(whys) - _REASONS),
         len(held) - len(own),
         missing(earlier.analyzer, present),
-        any(why.reason.code == "critical" for why in whys),
-        bool(kinds & {"call-back", "acknowledge"}),
+        bool(critical),
+        bool(critical) and told,
         age_in_days(report.patient, earlier.at / 1e6, zone),
         report.patient.sex,
         report.patient.location,

@@ -13,12 +13,12 @@ from labbridge.pipeline import standing
 from labbridge.profiles import Alarm
 from labbridge.store.erasure import erased
 from labbridge.store.rows import Earlier
+from labbridge.verification.callback import called_back, is_critical
 
 AlarmOf = Callable[[str, str], Alarm | None]  # of an analyzer and a code
 
 _BARS = "▁▂▃▄▅▆▇█"
 _POINTS = 8  # of a trend
-_CRITICAL = ("LL", "HH")
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -30,6 +30,7 @@ class Run(msgspec.Struct, frozen=True):
     decided: Decided
     result: Result  # as it was sent; empty where a person entered the value
     alarms: tuple[tuple[str, Alarm | None], ...] = ()
+    told: bool = False  # somebody was told of this value and read it back
 
     @property
     def value(self) -> str:
@@ -44,8 +45,7 @@ class Run(msgspec.Struct, frozen=True):
     @property
     def critical(self) -> bool:
         """Whether the laboratory's limits call it critical."""
-        codes = {reason.code for reason in self.decided.verdict.reasons}
-        return "critical" in codes or self.decided.flag in _CRITICAL
+        return is_critical(self.decided)
 
 
 class Point(msgspec.Struct, frozen=True):
@@ -120,11 +120,6 @@ class Sheet(msgspec.Struct, frozen=True):
         """The tests of which something waits for a person."""
         return tuple(line for line in self.lines if line.now.held)
 
-    def told(self, test: str) -> bool:
-        """Whether a call-back names this test and what was told is read back."""
-        notes = [note.decision for note in self.notes if note.decision.told]
-        return any(test in {one.test for one in note.results} or not note.results for note in notes)
-
 
 def number(text: str) -> Decimal | None:
     """A plain number of reasonable length."""
@@ -158,12 +153,13 @@ def sheet_of(
         decisions = [model.decode(one, Decision) for one in row.decisions if not erased(one)]
         heads.append(Head(row.report_id, row.at, row.analyzer, row.state, report.specimen, report.problems, report.comments))
         patients.append(report.patient)
-        notes += [Note(row.report_id, one) for one in decisions if one.kind or one.actor != "rules"]
+        notes += [Note(row.report_id, one) for one in decisions if one.actor != "rules"]
+        called = called_back(decisions)
         for one in standing(decisions):
             result = report.results[one.index] if one.index < len(report.results) else Result(one.code)
             if one.verdict.action != "ignore":
                 alarms = tuple((code, alarm_of(row.analyzer, code)) for code in dict.fromkeys(result.alarms))
-                run = Run(row.report_id, row.at, row.analyzer, one, result, alarms)
+                run = Run(row.report_id, row.at, row.analyzer, one, result, alarms, one.index in called)
                 runs.setdefault(one.test or one.code, []).append(run)
     patient = patients[-1] if patients else Patient()
     several = any(_differ(patient, other) for other in patients)

@@ -35,10 +35,11 @@ def decided(test: str, *reasons: Reason, index: int = 0, action: Any = "") -> De
     return Decided(index, test.lower(), verdict, test, "7.2")
 
 
-def earlier(*results: Decided, report: Report | None = None, kinds: tuple[str, ...] = (), at: int = AT, number: int = 1) -> Earlier:
+def earlier(
+    *results: Decided, report: Report | None = None, more: tuple[Decision, ...] = (), at: int = AT, number: int = 1
+) -> Earlier:
     said = report or Report(Specimen("S1", rack="5", position="3"), tuple(Result(one.code) for one in results))
-    decisions = (Decision(results), *(Decision((), "anna", kind=kind) for kind in kinds))
-    documents = tuple(map(model.encode, decisions))
+    documents = tuple(map(model.encode, (Decision(results), *more)))
     return Earlier(number, 1, at, "c311-1", "S1", "S1", "P1", "patient", b"", b"", "held", model.encode(said), documents)
 
 
@@ -57,10 +58,16 @@ def test_a_row_says_whom_where_and_why() -> None:
     assert not row.told
 
 
-@pytest.mark.parametrize("kind", ["call-back", "acknowledge"])
-def test_a_critical_value_that_somebody_took_up_is_told(kind: str) -> None:
-    assert row_of(earlier(decided("K", critical("7.2")), kinds=(kind,)), ZONE).told
-    assert not row_of(earlier(decided("K", critical("7.2")), kinds=("comment",)), ZONE).told
+def test_a_critical_value_that_somebody_took_up_is_told() -> None:
+    called = Decision((), "anna", kind="call-back", told="Dr Wu", read_back=True, tests=("K",))
+    heard = Decision((), "anna", kind="acknowledge", tests=("K",))
+    deaf = Decision((), "anna", kind="call-back", told="Dr Wu", tests=("K",))
+    comment = Decision((), "anna", "hm", "comment")
+    told = {
+        one.kind + str(one.read_back): row_of(earlier(decided("K", critical("7.2")), more=(one,)), ZONE).told
+        for one in (called, heard, deaf, comment)
+    }
+    assert told == {"call-backTrue": True, "acknowledgeFalse": True, "call-backFalse": False, "commentFalse": False}
 
 
 def test_what_is_only_kept_back_is_counted_and_no_reason() -> None:

@@ -90,10 +90,9 @@ def test_two_patients_under_one_specimen_are_told() -> None:
 
 
 def test_a_call_back_names_its_tests() -> None:
-    told = Decision((Decided(0, "k", Verdict("hold"), "K", "7.1"),), "anna", kind="call-back", told="Dr Wu", read_back=True)
+    told = Decision((), "anna", kind="call-back", told="Dr Wu", read_back=True, tests=("K",))
     found = sheet(stored(("K", "7.1", "hold"), ("NA", "110", "hold"), more=(told,)))
-    assert found.told("K")
-    assert not found.told("NA")
+    assert {line.test: line.now.told for line in found.lines} == {"K": True, "NA": False}
 
 
 @given(st.text(max_size=25))
