@@ -9,6 +9,7 @@ from labbridge.commands import Done
 from labbridge.config import Destination
 from labbridge.delivery import Outbox
 from labbridge.lanes import Policy, Queued
+from labbridge.links.retry import State
 from labbridge.links.tcp import Connector
 from labbridge.metrics import Metrics
 from labbridge.outages import Outage
@@ -134,6 +135,9 @@ class Destinations:
                 "delivered": outbox.delivered,
                 "queue": outbox.depth,
                 "refused": outbox.refused,
+                "retrying": outbox.retrying,
+                "next_try": round(outbox.next_try(), 1),
+                "why": outbox.trouble,
                 "oldest": round(outbox.oldest(), 1),
                 "paused": outbox.paused,
             }
@@ -148,7 +152,12 @@ class Connections:
         self.destination = destination
         host, port = destination.connect.host, destination.connect.port
         settings = MllpSettings(release=destination.mllp_release, answer_time=None, max_message=destination.max_message)
-        changed = Outage("destination", destination.name, reactor).changed
+        outage = Outage("destination", destination.name, reactor)
+
+        def changed(state: State) -> None:
+            outage.changed(state)
+            outbox.trouble = "" if state.connected else state.why
+
         security = security_of(destination)
         self._connectors = [
             Connector(reactor, host, port, lambda: MllpLink(settings), courier, changed, security=security)

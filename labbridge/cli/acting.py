@@ -11,10 +11,11 @@ from typing import Annotated, Any
 import typer
 
 from labbridge import commands, control, revision
-from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, ConfigFile, console, fail, settings_of, shown
+from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, ConfigFile, console, fail, settings_of
 from labbridge.commands import CommandError, Request
 from labbridge.config import Settings
 from labbridge.pipeline import Moment
+from labbridge.showing import shown
 from labbridge.store import Store, StoreError
 
 Because = Annotated[str, typer.Option("--reason", "-r", help="Why; kept in the audit trail.")]

@@ -17,6 +17,7 @@ from rich.text import Text
 from labbridge import config
 from labbridge.config import Settings
 from labbridge.model import named
+from labbridge.showing import shown
 from labbridge.store import Reader, StoreError
 
 FAILED, USAGE, CONFIGURATION = 1, 2, 78
@@ -33,11 +34,6 @@ def fail(message: str, status: int = FAILED) -> NoReturn:
     """Says what went wrong and ends with this exit status."""
     errors.print("\n".join(map(shown, message.split("\n"))), style="red" if errors.is_terminal else None, markup=False)
     raise typer.Exit(status)
-
-
-def shown(text: str) -> str:
-    """The text with what a terminal would obey or hide written as an escape."""
-    return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def as_text(text: str, style: str = "") -> Text:

@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 from .engine import explain, is_sqlite, parse, reading
 from .erasure import erased
 from .ledger import START, Link
-from .lookups import Lookups, R, spoken
+from .lookups import R, spoken
+from .overview import Overview
 from .rows import Attempt, Audit, Decision, Delivery, Earlier, Message, Queued, Trace
 from .schema import columns
 
@@ -21,7 +22,7 @@ _QUEUED = """
     WHERE delivery.state IN ('queued', 'refused') ORDER BY +delivery.id"""
 
 
-class Reader(Lookups):
+class Reader(Overview):
     """A store, for reading; raises StoreError when there is none, StoreUnavailable when it cannot be reached.
 
     Safe in several threads. Every statement has a snapshot of its own; lists are in order of id.
