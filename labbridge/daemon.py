@@ -18,7 +18,7 @@ from twisted.internet import defer, task
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from labbridge import commands, config, control, memory, revision, security, web
+from labbridge import accounts, commands, config, control, memory, revision, security, web
 from labbridge.batch import break_off
 from labbridge.commands import CommandError, Done, Request
 from labbridge.config import Settings
@@ -30,8 +30,11 @@ from labbridge.links.tcp import ListenError
 from labbridge.links.tls import SecurityError
 from labbridge.metrics import Metrics
 from labbridge.pipeline import Moment, Revision
+from labbridge.sessions import Desk
 from labbridge.stations import Station, renewed
 from labbridge.store import Store, StoreState, Transaction
+
+COMMANDS = commands.COMMANDS | accounts.COMMANDS
 
 log, twisted_log = structlog.get_logger(), Logger()
 
@@ -60,6 +63,7 @@ class Daemon:
         self.intake = Intake(self.store, self.revision, self.destinations.enqueue, self.metrics, clock)
         self.stations: dict[str, Station] = {}
         self.keeper = Keeper(self.store, settings.store.keep, reactor, clock)
+        self.desk = Desk(self.store, settings.console.idle, reactor.seconds, wake)
         self._control: Any = None
         self._web: Any = None
         self._taken_up = False
@@ -148,7 +152,10 @@ class Daemon:
     # -- commands ------------------------------------------------------------------------------------------------
 
     def execute(self, request: Request, actor: str, reply: control.Reply) -> None:
-        """Carries out a command of the control socket."""
+        """Carries out a command of the control socket, for those who may."""
+        self.desk.admit(request, actor, reply, self._carry_out)
+
+    def _carry_out(self, request: Request, actor: str, reply: control.Reply) -> None:
         if request.command == "status":
             reply({"ok": True, "status": self.status()})
         elif request.command in ("pause", "resume"):
@@ -157,13 +164,13 @@ class Daemon:
             self.reload().addCallback(
                 lambda problems: reply({"ok": not problems, "said": [] if problems else ["reloaded"], "error": "; ".join(problems)})
             )
-        elif request.command in commands.COMMANDS:
+        elif request.command in COMMANDS:
             self._run(request, actor, reply)
         else:
             reply({"ok": False, "error": f"no such command: {request.command}"})
 
     def _run(self, request: Request, actor: str, reply: control.Reply) -> None:
-        command, compiled = commands.COMMANDS[request.command], self.revision
+        command, compiled = COMMANDS[request.command], self.revision
         moment = Moment.of(self.clock(), compiled.zone, os.urandom)
 
         def done(what: Done) -> None:
@@ -224,6 +231,7 @@ class Daemon:
         for notice in (*notices, *security.notices(settings)):
             log.warning(notice)
         old, self.settings = self.settings, settings
+        self.desk.sessions.idle = settings.console.idle
         gone, new = config.changes(old.analyzers, settings.analyzers)
         for station in [self.stations[analyzer.name] for analyzer in gone if analyzer.name in self.stations]:
             if station.analyzer.name not in {a.name for a in new} or not station.adapt(settings):
@@ -275,6 +283,7 @@ class Daemon:
         self.destinations.stop("labbridge stops")
         if self._control is not None:
             self._control.stopListening()
+        self.desk.close()
         self.reactor.callLater(0.1, self._end)
 
     def _end(self) -> None:

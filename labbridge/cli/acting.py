@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from labbridge import commands, control, revision
+from labbridge import accounts, asking, commands, revision
 from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, ConfigFile, console, fail, settings_of
 from labbridge.commands import CommandError, Request
 from labbridge.config import Settings
@@ -33,7 +33,7 @@ def perform(path: Path, command: str, **options: Any) -> None:
     request = Request(command, **{name: value for name, value in options.items() if value is not None})
     settings = settings_of(path)
     try:
-        answer = control.ask(settings.control.path, request)
+        answer = asking.ask(settings.control.path, request)
     except ConnectionError:
         answer = _alone(settings, path, request)
     except OSError as error:
@@ -48,7 +48,7 @@ def perform(path: Path, command: str, **options: Any) -> None:
 
 def _alone(settings: Settings, path: Path, request: Request) -> dict[str, Any]:
     """No daemon runs: takes the store's lock and runs the same function."""
-    command = commands.COMMANDS.get(request.command)
+    command = (commands.COMMANDS | accounts.COMMANDS).get(request.command)
     if command is None:
         fail(f"no daemon runs for this configuration ({settings.control.path}): start it with `labbridge run`")
     try:
@@ -58,7 +58,8 @@ def _alone(settings: Settings, path: Path, request: Request) -> dict[str, Any]:
     moment = Moment.of(time.time(), compiled.zone, os.urandom)
     with _writing(settings, 30) as store:
         try:
-            done = store.call(lambda tx: command(tx, compiled, moment, request, getpass.getuser()))
+            ready = accounts.prepared(request) if request.password else request
+            done = store.call(lambda tx: command(tx, compiled, moment, ready, getpass.getuser()))
         except CommandError as error:
             return {"ok": False, "error": str(error)}
     return {"ok": True, "said": done.said, "answer": done.answer}

@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from .erasure import erased
-from .rows import Delivery, Earlier, Message, Row, Spooled
+from .rows import Account, Delivery, Earlier, Message, Row, Spooled
 from .schema import columns
 
 R = TypeVar("R", bound=Row)
@@ -93,6 +93,14 @@ class Lookups(ABC):
         """Id and body of the transmissions of an analyzer that broke off and are not settled."""
         broken = "WHERE state = 'open' AND analyzer = ? AND kind = 'incomplete' ORDER BY id"
         return [(message.id, message.body) for message in self._select(Message, broken, analyzer)]
+
+    def account(self, name: str) -> Account | None:
+        """The account of this name."""
+        return next(iter(self._select(Account, "WHERE name = ?", storable(name))), None)
+
+    def accounts(self) -> list[Account]:
+        """Every account in order of name, without the hash of its password."""
+        return self._select(Account, "ORDER BY name", large=False)
 
     def spooled(self) -> list[Spooled]:
         """The transmissions in the spool, each with its parts joined, in the order in which they began."""

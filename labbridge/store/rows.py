@@ -131,7 +131,7 @@ class Account(Row, frozen=True):
     role: str
     language: str
     state: str  # active, disabled
-    hash: str  # argon2id, in its usual text form
+    hash: str = ""  # argon2id, in its usual text form
 
 
 class Proposal(Row, frozen=True):

@@ -8,9 +8,11 @@ from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from hashlib import sha256
 from typing import Any
 
+from msgspec.structs import astuple
+
 from .ledger import WRITER, Link, follow, leaf
 from .lookups import Lookups, R, spoken, storable
-from .rows import Entry, Spooled
+from .rows import Account, Entry, Spooled
 from .schema import ATTEMPT, AUDIT, DECISION, DELIVERY, FACTS, MESSAGE, REPORT, REVISION, Fact, insert
 
 Columns = tuple[Any, ...]
@@ -124,6 +126,14 @@ class Transaction(Lookups):
         """Change what became of a delivery: queued, delivered, refused, cancelled, superseded."""
         self._pending[_DELIVERY_STATE].append((state, id))
 
+    # Accounts: no facts
+
+    def keep_account(self, account: Account) -> None:
+        """Add an account (its id is 0), or change the one with its id."""
+        number = account.id or next(self._ids["account"])
+        self._execute(_TAKE_OUT.format("account"), (number,))
+        self._execute(insert(Account), (number, *astuple(account)[1:]))
+
     # The spool
 
     def spool(self, session: str, analyzer: str, body: bytes) -> None:
@@ -190,6 +200,10 @@ class Transaction(Lookups):
         self._run(self._cursor.execute, statement, parameters)
         found: list[Columns] = self._cursor.fetchall()
         return found
+
+    def _execute(self, statement: str, values: Columns) -> None:
+        self.flush()
+        self._run(self._cursor.execute, statement, values)
 
     def _run(self, run: Callable[[str, Any], Any], statement: str, values: Any) -> None:
         try:

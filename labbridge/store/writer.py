@@ -76,7 +76,7 @@ class _Session:
             if not self._sqlite:
                 take_advisory(self._connection, name)
             migrate(self._connection)
-            numbered = (*(fact.name for fact in FACTS), "spool")
+            numbered = (*(fact.name for fact in FACTS), "spool", "account", "proposal")
             self._ids = {name: count(self._first(_NEXT_ID.format(name))[0]) for name in numbered}
             self.link = last_link(self._first)
             self._connection.rollback()

@@ -13,7 +13,7 @@ from pathlib import Path
 import pytest
 from typer.testing import CliRunner
 
-from labbridge import control, revision
+from labbridge import asking, revision
 from labbridge.cli import app
 from labbridge.commands import Request
 from labbridge.store import Reader
@@ -319,7 +319,7 @@ def test_a_daemon_that_ends_before_it_answers_is_not_taken_for_none(tmp_path: Pa
         ending = threading.Thread(target=lambda: daemon.accept()[0].close())
         ending.start()
         with pytest.raises(OSError, match="ended before it answered") as caught:
-            control.ask(tmp_path / "control", Request("release"))
+            asking.ask(tmp_path / "control", Request("release"))
         ending.join(10)
     assert not isinstance(caught.value, ConnectionError)
 
