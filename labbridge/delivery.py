@@ -130,7 +130,7 @@ class Outbox:
         queued.refused, queued.tries, queued.mark, queued.waits, queued.due = False, 0, -1, 0.0, 0
         self._refused.discard(number)
         lane = self.lanes[queued.lane]
-        if not lane.busy:
+        if not lane.busy or (lane.timer is not None and lane.waiting[0] is queued):
             self._line_up(lane)
         self.pump()
 

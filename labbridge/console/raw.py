@@ -116,14 +116,14 @@ def _of_hl7(lines: Sequence[str]) -> Iterator[Node]:
     marks, version = header.delimiters, header.component(12).strip()
     version = version if version in _VERSIONS else _USUAL
     for segment, line in zip(message, (line for line in lines if line.strip()), strict=False):
-        name = str(segment[0])[:3]
+        name = shown(str(segment[0])[:3])
         fields = _fields_of(name, version)
         parts = [
             _field(f"{name}-{number}", fields.get(number, ("", ())), field, marks)
             for number, field in enumerate(segment)
             if number and str(field)
         ]
-        yield Node(brief(name, 8), "", brief(line, 80), tuple(parts))
+        yield Node(name, "", brief(line, 80), tuple(parts))
 
 
 def _field(place: str, about: tuple[str, tuple[str, ...]], field: Any, marks: er7.Delimiters) -> Node:
