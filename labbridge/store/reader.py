@@ -21,6 +21,8 @@ _QUEUED = """
     FROM delivery LEFT JOIN report ON report.id = delivery.report_id
     WHERE delivery.state IN ('queued', 'refused') ORDER BY +delivery.id"""
 
+_REPORTS_BY_ID = "SELECT report.* FROM {list} JOIN report ON report.id = CAST(wanted.value AS bigint)"
+
 
 class Reader(Overview):
     """A store, for reading; raises StoreError when there is none, StoreUnavailable when it cannot be reached.
@@ -41,6 +43,10 @@ class Reader(Overview):
     def pending(self, limit: int = 100) -> list[Earlier]:
         """The oldest held reports."""
         return self.held_reports(limit)
+
+    def reports(self, ids: Iterable[int]) -> list[Earlier]:
+        """These reports, in order of id."""
+        return self._reports(_REPORTS_BY_ID, msgspec.json.encode(list(ids)).decode())
 
     def unsettled(self, limit: int = 100) -> list[Message]:
         """The oldest messages that a person must look at: unreadable, incomplete, oversize ..."""

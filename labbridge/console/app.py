@@ -1,0 +1,87 @@
+"""The console's application: pages, guard, the shared picture, and the sign of life for who watches this process."""
+
+import asyncio
+import contextlib
+import os
+import stat
+import sys
+import threading
+from importlib import import_module, util
+from pathlib import Path
+
+from nicegui import app, ui
+
+from labbridge.config import Settings
+from labbridge.console import login, session, texts, watch
+from labbridge.console.guard import Guard
+from labbridge.store import Reader
+
+MODULES = ("line", "pending", "specimen", "queue", "unmapped", "mappings", "audit", "accounts")  # in the order of the navigation
+ALIVE_SECONDS = 1.0
+
+
+def run(settings: Settings, path: Path) -> None:
+    """Serves until it is told to stop, or until who started it is gone."""
+    assert settings.console.listen is not None
+    session.configure(settings.control.path)
+    texts.configure(settings.site.timezone, settings.site.language)
+    watch.start(watch.Watch(settings, path, Reader(settings.store.url)))
+    for name in MODULES:
+        if util.find_spec(f"labbridge.console.{name}") is not None:
+            import_module(f"labbridge.console.{name}")
+    login.register()
+    app.add_middleware(Guard)
+    app.config.socket_io_js_transports = ["websocket"]
+    app.on_startup(_start)
+    tls = settings.console.tls
+    ui.run(
+        host=settings.console.listen.host,
+        port=settings.console.listen.port,
+        title=settings.site.name,
+        favicon="🧪",
+        dark=None,
+        reload=False,
+        show=False,
+        show_welcome_message=False,
+        binding_refresh_interval=None,
+        reconnect_timeout=10.0,
+        ssl_certfile=tls.certificate,
+        ssl_keyfile=tls.key,
+        timeout_graceful_shutdown=2,
+    )
+
+
+def _start() -> None:
+    loop = asyncio.get_running_loop()
+    for endless in (watch.watch().run(), _check_sessions(), _live()):
+        _tasks.append(loop.create_task(endless))
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+_tasks: list[asyncio.Task[None]] = []
+
+
+async def _check_sessions() -> None:
+    pause = max(0.5, min(10.0, watch.watch().settings.console.idle / 4))
+    while True:
+        await asyncio.sleep(pause)
+        await session.look(pause / 2)
+
+
+async def _live() -> None:
+    """A byte a second to who watches, from the loop itself: where it hangs, none comes."""
+    while stat.S_ISFIFO(os.fstat(1).st_mode) or stat.S_ISSOCK(os.fstat(1).st_mode):
+        try:
+            os.write(1, b".")
+        except BlockingIOError:
+            pass
+        except OSError:
+            os._exit(0)  # nobody watches any more
+        await asyncio.sleep(ALIVE_SECONDS)
+
+
+def _end_with_parent() -> None:
+    with contextlib.suppress(OSError, ValueError):
+        while sys.stdin.buffer.read(4096):
+            pass
+    os._exit(0)

@@ -1,0 +1,114 @@
+"""What is around every page: header, navigation, language, light and dark, who is logged in, what needs a person."""
+
+from collections.abc import Callable
+from functools import wraps
+from http.cookies import SimpleCookie
+from inspect import isawaitable
+from typing import Any
+
+import msgspec
+from nicegui import ui
+
+from labbridge import roles
+from labbridge.console import session
+from labbridge.console.acting import act
+from labbridge.console.texts import _, language
+from labbridge.console.watch import watch
+
+DARK = "labbridge_dark"  # a cookie: "1" or "0"; the system's choice where there is none
+LANGUAGES = {"en": "English", "zh": "中文"}
+
+
+class Page(msgspec.Struct, frozen=True):
+    """A page of the console; ``title`` is a message to translate."""
+
+    path: str
+    title: str
+    action: str
+
+    @property
+    def listed(self) -> bool:
+        """Whether the navigation shows it: not where its address names one thing."""
+        return "{" not in self.path
+
+
+PAGES: dict[str, Page] = {}  # by path, in the order of the navigation
+
+
+class _Route(ui.page):
+    """NiceGUI's page in the language and the light of who asked."""
+
+    def resolve_language(self) -> Any:
+        return "zh-CN" if language() == "zh" else "en-US"
+
+    def resolve_dark(self) -> bool | None:
+        return {"1": True, "0": False}.get(cookie(DARK))
+
+
+def page(path: str, title: str, action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
+    """Makes a function the content of a page: for who is logged in and may do ``action``, with the frame around it."""
+    PAGES[path] = this = Page(path, title, action)
+
+    def decorated(content: Callable[..., Any]) -> Callable[..., Any]:
+        @wraps(content)
+        async def whole(*args: Any, **kwargs: Any) -> None:
+            ui.page_title(f"{_(title)} · {watch().settings.site.name}")
+            _header(this)
+            if not session.can(action):
+                ui.label(_("Your role may not see this page.")).classes("text-xl p-8")
+                return
+            made = content(*args, **kwargs)
+            if isawaitable(made):
+                await made
+
+        _Route(path, response_timeout=20)(whole)
+        return content
+
+    return decorated
+
+
+def cookie(name: str) -> str:
+    """A cookie of the request at hand."""
+    headers = dict(session.scope().get("headers", ()))
+    found = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(name)
+    return found.value if found else ""
+
+
+def _header(here: Page) -> None:
+    user = session.user()
+    with ui.header().classes("items-center gap-2 px-4 py-1"), ui.row().classes("w-full items-center gap-1"):
+        ui.label(watch().settings.site.name).classes("text-lg font-medium mr-4")
+        with ui.element("nav").classes("flex flex-wrap gap-1").props(f'aria-label="{_("Pages")}"'):
+            for one in PAGES.values():
+                if one.listed and roles.may(user.role, one.action):
+                    link = ui.link(_(one.title), one.path).classes("lb-nav")
+                    if one is here:
+                        link.classes("lb-here").props('aria-current="page"')
+        ui.space()
+        _person(user)
+
+
+def _person(user: session.User) -> None:
+    """Language, light, and the way out."""
+    for code, name in LANGUAGES.items():
+        if code != language():
+            ui.button(name, on_click=lambda code=code: _speak(code)).props("flat dense no-caps color=white")
+    dark = ui.dark_mode(cookie(DARK) == "1")
+    ui.button(icon="contrast", on_click=lambda: _turn(dark)).props(
+        f'flat dense round color=white aria-label="{_("Light or dark")}"'
+    )
+    ui.label(f"{user.account} · {_(user.role)}")
+    with ui.element("form").props('method="post" action="/logout"'):
+        ui.button(_("Log out")).props("flat dense no-caps color=white type=submit")
+
+
+async def _speak(code: str) -> None:
+    answer = await act("language", language=code, quiet=True)
+    if answer.ok:
+        session.forget(session.user().session)
+        ui.navigate.reload()
+
+
+def _turn(dark: ui.dark_mode) -> None:
+    dark.value = not dark.value
+    ui.run_javascript(f"document.cookie = '{DARK}={int(dark.value)}; path=/; max-age=31536000; SameSite=Strict'")

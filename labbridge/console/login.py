@@ -1,0 +1,106 @@
+"""The login page and the way out: plain forms without a script, which set and take back the session's cookie."""
+
+from html import escape
+from string import Template
+from urllib.parse import parse_qs, quote, urlsplit
+
+from nicegui import app
+from starlette.requests import Request as HttpRequest
+from starlette.responses import HTMLResponse, RedirectResponse, Response
+
+from labbridge.commands import Request
+from labbridge.console import session
+from labbridge.console.texts import _, language
+from labbridge.console.watch import watch
+
+LONGEST_FORM = 4096
+
+
+async def form(request: HttpRequest) -> Response:
+    """The login page."""
+    over = _("You were away, or logged out: please log in again.") if "over" in request.query_params else ""
+    return _page(_local(request.query_params.get("next", "/")), over)
+
+
+async def login(request: HttpRequest) -> Response:
+    """Takes name and password to the daemon; the cookie is its session's token."""
+    fields = await _fields(request)
+    goal = _local(fields.get("next", "/"))
+    try:
+        asked = Request("login", account=fields.get("account", ""), password=fields.get("password", ""))
+        told = await session.send(asked)
+    except session.Silent:
+        return _page(goal, _("labbridge does not answer. Please try again."), 503)
+    if not told.get("ok"):
+        return _page(goal, _("Name or password is wrong, or the account is locked for some minutes."), 403)
+    response = RedirectResponse(goal, 303)
+    secure = request.url.scheme == "https"
+    response.set_cookie(session.COOKIE, told["answer"]["session"], httponly=True, samesite="strict", secure=secure, path="/")
+    return response
+
+
+async def logout(request: HttpRequest) -> Response:
+    """Ends the session."""
+    token = request.cookies.get(session.COOKIE, "")
+    session.forget(token)
+    try:
+        await session.send(Request("logout", session=token))
+    except session.Silent:
+        return _page("/", _("labbridge does not answer. Please try again."), 503)
+    response = RedirectResponse("/login", 303)
+    response.delete_cookie(session.COOKIE, path="/", httponly=True, samesite="strict")
+    return response
+
+
+def register() -> None:
+    """Adds the forms to the application."""
+    app.add_route("/login", form, ["GET"])
+    app.add_route("/login", login, ["POST"])
+    app.add_route("/logout", logout, ["POST"])
+
+
+async def _fields(request: HttpRequest) -> dict[str, str]:
+    body = b""
+    async for part in request.stream():
+        body += part
+        if len(body) > LONGEST_FORM:
+            return {}
+    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+
+
+def _local(goal: str) -> str:
+    """The goal where it is a page of ours, else the first page."""
+    parts = urlsplit(goal.replace("\\", "/"))
+    mine = not parts.scheme and not parts.netloc and goal.startswith("/") and not goal.startswith("//")
+    return quote(parts.path, safe="/%:@!$&'()*+,;=~") if mine else "/"
+
+
+def _page(goal: str, told: str, status: int = 200) -> HTMLResponse:
+    words = {
+        "lang": "zh-CN" if language() == "zh" else "en",
+        "site": watch().settings.site.name,
+        "title": _("Log in"),
+        "account": _("Name"),
+        "password": _("Password"),
+        "told": told,
+        "next": goal,
+    }
+    page = _PAGE.substitute({name: escape(text) for name, text in words.items()})
+    return HTMLResponse(page, status, {"Cache-Control": "no-store"})
+
+
+_PAGE = Template("""<!doctype html>
+<html lang="$lang"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>$title · $site</title>
+<style>
+:root { color-scheme: light dark }
+body { font: 18px system-ui, sans-serif; display: grid; place-items: center; min-height: 100vh; margin: 0 }
+main { width: min(22rem, 90vw) }
+input, button { font: inherit; width: 100%; box-sizing: border-box; padding: .6rem; margin: .2rem 0 1rem; border-radius: .3rem }
+input { border: 1px solid #767676 }
+button { border: 0; background: #0f5f8c; color: #fff }
+[role=alert]:not(:empty) { border-left: .3rem solid #b3261e; padding: .4rem .8rem }
+</style></head><body><main><h1>$site</h1><p role="alert">$told</p>
+<form method="post" action="/login"><input type="hidden" name="next" value="$next">
+<label>$account<input name="account" autocomplete="username" autocapitalize="none" required autofocus></label>
+<label>$password<input name="password" type="password" autocomplete="current-password" required></label>
+<button>$title</button></form></main></body></html>""")

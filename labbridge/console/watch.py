@@ -1,0 +1,147 @@
+"""The one picture of the laboratory that all pages share, made anew once a second by one thread.
+
+However many look at it, the daemon is asked once a second, and the store is read only when the ledger has grown: of the
+held reports those alone on which something was decided since.
+"""
+
+import asyncio
+import time
+from collections import defaultdict
+from collections.abc import Callable, Collection, Sequence
+from pathlib import Path
+from typing import Any, Literal
+
+from nicegui import Client, background_tasks, context
+
+from labbridge import mapping, revision
+from labbridge.commands import Request
+from labbridge.config import Settings
+from labbridge.console import session
+from labbridge.store import Reader
+from labbridge.store.figures import Figures
+from labbridge.store.rows import Earlier, Message
+
+What = Literal["status", "held", "queue"]
+PERIOD = 1.0
+
+
+class Held:
+    """What is held, in memory: reports by their id, open messages by their id's negative."""
+
+    def __init__(self) -> None:
+        self.rows: dict[int, Any] = {}
+
+    def take(self, reports: Sequence[Earlier], messages: Sequence[Message], gone: Collection[int]) -> None:
+        """Takes what is new or changed, and drops what is no longer held (keys of ``rows``)."""
+        self.rows.update((one.report_id, one) for one in reports)
+        self.rows.update((-one.id, one) for one in messages)
+        for key in gone:
+            self.rows.pop(key, None)
+
+
+class Watch:
+    """One for the process: read by every page, changed by its own thread alone."""
+
+    def __init__(self, settings: Settings, path: Path, reader: Reader) -> None:
+        self.settings = settings
+        self.path = path
+        self.reader = reader
+        self.status: dict[str, Any] = {}
+        self.held = Held()
+        self.present: dict[str, set[str]] = defaultdict(set)
+        self.revision = ""
+        self.ready = asyncio.Event()
+        self._heard = time.monotonic()
+        self._figures = Figures(reader)
+        self._catalogue: tuple[str, mapping.Catalogue] | None = None
+        self._listeners: dict[What, dict[int, tuple[Client, Callable[[], Any]]]] = {"status": {}, "held": {}, "queue": {}}
+        self._number = 0
+
+    @property
+    def daemon_silent_s(self) -> float:
+        """Seconds since the daemon answered; 0 while it does."""
+        return 0.0 if self.status else time.monotonic() - self._heard
+
+    def catalogue(self) -> mapping.Catalogue:
+        """The laboratory's catalogue under the revision in force."""
+        if self._catalogue is None or self._catalogue[0] != self.revision:
+            self._catalogue = self.revision, mapping.load_catalogue(revision.folders(self.settings, "mappings"))
+        return self._catalogue[1]
+
+    # -- who looks -------------------------------------------------------------------------------------------------
+
+    def on_change(self, what: What, callback: Callable[[], Any]) -> None:
+        """Calls back, in the page at hand, after each change of this; ends with the page."""
+        client, listeners = context.client, self._listeners[what]
+        self._number += 1
+        number = self._number
+        listeners[number] = client, callback
+        client.on_delete(lambda: listeners.pop(number, None))
+
+    def enter(self, specimen: str) -> None:
+        """This page's user has the specimen open, until ``leave`` or the page's end."""
+        account, client = session.user().account, context.client
+        self.present[specimen].add(account)
+        client.on_delete(lambda: self._left(specimen, account))
+
+    def leave(self, specimen: str) -> None:
+        """This page's user has it open no longer."""
+        self._left(specimen, session.user().account)
+
+    def _left(self, specimen: str, account: str) -> None:
+        self.present[specimen].discard(account)
+        if not self.present[specimen]:
+            del self.present[specimen]
+
+    # -- the picture -----------------------------------------------------------------------------------------------
+
+    async def run(self) -> None:
+        """Makes the picture anew, once a second, for ever."""
+        while True:
+            began = time.monotonic()
+            changed = await asyncio.to_thread(self._refresh)
+            self.ready.set()
+            for what in changed:
+                self._tell(what)
+            await asyncio.sleep(max(0.1, PERIOD - (time.monotonic() - began)))
+
+    def _tell(self, what: What) -> None:
+        for client, callback in list(self._listeners[what].values()):
+            if client.has_socket_connection:
+                background_tasks.create(_called(callback), name=f"{what} changed", context=client)
+
+    def _refresh(self) -> list[What]:
+        changed: list[What] = []
+        try:
+            status = session.ask_daemon(Request("status"), 5.0).get("status", {})
+        except session.Silent:
+            status = {}
+        if status:
+            self._heard = time.monotonic()
+        if status != self.status:
+            self.status = status
+            changed.append("status")
+        for news in self._figures.news():
+            self.held.take(news.reports, news.messages, news.gone)
+            if "queue" not in changed:
+                changed += ["held", "queue"]
+        return changed
+
+
+async def _called(callback: Callable[[], Any]) -> None:
+    made = callback()
+    if asyncio.iscoroutine(made):
+        await made
+
+
+_the: list[Watch] = []
+
+
+def watch() -> Watch:
+    """The picture of this process."""
+    return _the[0]
+
+
+def start(made: Watch) -> None:
+    """Makes this the picture of the process."""
+    _the[:] = [made]
