@@ -6,7 +6,7 @@ every change, never of a password.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 from argon2 import PasswordHasher
@@ -21,7 +21,8 @@ from labbridge.store.rows import Account
 SHORTEST, LONGEST = 8, 256  # of a password
 LANGUAGES = ("en", "zh")
 _NAME = re.compile(r"[\w.@-]{1,40}")
-_RESERVED = {"rules", "labbridge"}  # who acts where nobody does
+DEMONSTRATION = {f"demo-{role}": role for role in ROLES}  # accounts of `labbridge run --simulate`
+_RESERVED = {"rules", "labbridge", *DEMONSTRATION}  # who acts where nobody does
 # 19 MiB and one thread: what OWASP asks for, and little beside a daemon that has analyzers to answer.
 _HASHER = PasswordHasher(time_cost=2, memory_cost=19_456, parallelism=1)
 
@@ -53,7 +54,7 @@ def prepared(request: Request) -> Request:
         )
     if password.lower() == named(request.account):
         raise CommandError("the password is the account's name: choose another")
-    return msgspec.structs.replace(request, password=_HASHER.hash(password), known="")
+    return msgspec.structs.replace(request, password=hashed(password), known="")
 
 
 def add(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
@@ -105,6 +106,32 @@ def language(tx: Transaction, revision: Revision, moment: Moment, request: Reque
     old = _found(tx, request)
     new = msgspec.structs.replace(old, language=request.language or old.language)
     return _kept(tx, request, actor, old, new, f"account {old.name}: language {new.language}")
+
+
+def demonstrate(tx: Transaction, hashes: Mapping[str, str]) -> bool:
+    """Makes the accounts of the demonstration, with these hashes of new passwords, where nobody else has an account."""
+    there = {account.name: account for account in tx.accounts()}
+    if there.keys() - DEMONSTRATION.keys():
+        return end_demonstration(tx)
+    for name, role in DEMONSTRATION.items():
+        number = there[name].id if name in there else 0
+        tx.keep_account(Account(number, name, role, there[name].language if number else "en", "active", hashes[name]))
+        tx.audit(actor="labbridge", action="demonstration", subject=f"account {name}", new="active")
+    return True
+
+
+def end_demonstration(tx: Transaction) -> bool:
+    """Disables the accounts of a demonstration, whose password somebody may remember; there is none from now on."""
+    for account in tx.accounts():
+        if account.name in DEMONSTRATION and account.state == "active":
+            tx.keep_account(msgspec.structs.replace(account, state="disabled"))
+            tx.audit(actor="labbridge", action="demonstration", subject=f"account {account.name}", old="active", new="disabled")
+    return False
+
+
+def hashed(password: str) -> str:
+    """The hash that is kept of a password."""
+    return _HASHER.hash(password)
 
 
 def _known(role: str) -> str:

@@ -33,6 +33,7 @@ from labbridge.pipeline import Moment, Revision
 from labbridge.sessions import Desk
 from labbridge.stations import Station, renewed
 from labbridge.store import Store, StoreState, Transaction
+from labbridge.watching import Watcher
 
 COMMANDS = commands.COMMANDS | accounts.COMMANDS
 
@@ -64,12 +65,14 @@ class Daemon:
         self.stations: dict[str, Station] = {}
         self.keeper = Keeper(self.store, settings.store.keep, reactor, clock)
         self.desk = Desk(self.store, settings.console.idle, reactor.seconds, wake)
+        self.console = Watcher([sys.executable, "-m", "labbridge.console", "-c", str(path)], reactor)
         self._control: Any = None
         self._web: Any = None
         self._taken_up = False
         self._taking_up = False
         self._stopping = False
         self.exit_status = 0
+        self.on_accepting: Callable[[], None] = lambda: None
 
     # -- start ---------------------------------------------------------------------------------------------------
 
@@ -93,12 +96,14 @@ class Daemon:
                 self._web = web.listen(self.reactor, self.settings.http.listen, self)
         except ListenError as error:
             raise ListenError(config.place(self.path, *at) + str(error)) from error
+        self.console.want(self.settings.console)
         log.info(
             "listening",
             analyzers=len(self.stations),
             destinations=len(self.settings.destinations),
             revision=self.revision.digest.hex()[:12],
             store=str(self.settings.store),
+            console=self.settings.console.url,
         )
 
     def _store_changed(self, state: StoreState) -> None:
@@ -135,6 +140,7 @@ class Daemon:
         self.keeper.start()
         log.info("accepting", queued=len(queued))
         self.destinations.start()
+        self.on_accepting()
 
     def _catch_up(self) -> None:
         self.intake.catch_up()
@@ -239,6 +245,7 @@ class Daemon:
         self.revision = compiled
         self.intake.revise(compiled)
         self.destinations.change(dropped, built)
+        self.console.want(settings.console)
         problems = renewed(*self.stations.items(), *self.destinations.connections.items())
         return task.deferLater(self.reactor, PORT_SECONDS, self._start_stations, problems)
 
@@ -271,11 +278,12 @@ class Daemon:
         for station in self.stations.values():
             station.quiet()
         self.keeper.stopping = True
+        self.console.want(None)
         self.destinations.quiet()
         self._wind_down(self.reactor.seconds() + STOP_SECONDS)
 
     def _wind_down(self, until: float) -> None:
-        if not (self.intake.idle and self.destinations.idle) and self.reactor.seconds() < until:
+        if not (self.intake.idle and self.destinations.idle and self.console.idle) and self.reactor.seconds() < until:
             self.reactor.callLater(0.05, self._wind_down, until)
             return
         for station in self.stations.values():
@@ -298,6 +306,8 @@ class Daemon:
         """How everything stands, for the terminal, the control socket and health checks."""
         return {
             "store": self.store.state.name,
+            "revision": self.revision.digest.hex(),
+            "console": self.console.state,
             "analyzers": [station.status() for station in self.stations.values()],
             "destinations": self.destinations.status(),
         }

@@ -27,6 +27,10 @@ def mistakes(settings: Settings, path: Path) -> Iterator[str]:
             security_of(one)
         except SecurityError as error:
             yield place(path, section, number, "tls", error.key) + str(error)
+    try:
+        Security(settings.console.tls.certificate, settings.console.tls.key, None)
+    except SecurityError as error:
+        yield place(path, "console", "tls", error.key) + str(error)
 
 
 def notices(settings: Settings) -> Iterator[str]:
@@ -39,6 +43,9 @@ def notices(settings: Settings) -> Iterator[str]:
     for destination in settings.destinations:
         if not destination.tls.ca and not _here(destination.connect.host):
             yield f'destination "{destination.name}": results cross the network in clear text; [destination.tls] encrypts them'
+    console = settings.console
+    if console.listen is not None and not console.tls.certificate and not _here(console.listen.host):
+        yield "console: passwords and results cross the network in clear text; [console.tls] encrypts them"
 
 
 def _here(host: str) -> bool:

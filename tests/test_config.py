@@ -290,14 +290,14 @@ ELSEWHERE = {
     ],
     WHOLE + WHOLE.removeprefix(SITE): [
         'labbridge.toml:18: analyzer[1].name: there is another analyzer "xn-1" - give each its own name',
-        "labbridge.toml:20: analyzer[1].listen: 127.0.0.1:5001 is taken by another analyzer - choose another port",
+        "labbridge.toml:20: analyzer[1].listen: 127.0.0.1:5001 is taken already - choose another port",
         'labbridge.toml:23: destination[1].name: there is another destination "his" - give each its own name',
     ],
     WHOLE.replace("xn-1", "x n"): [
         'labbridge.toml:6: analyzer[0].name: expected a name of letters, digits, . _ - such as "analyzer-1", got "x n"'
     ],
     WHOLE + '[http]\nlisten = "0.0.0.0:5001"': [
-        "labbridge.toml:17: http.listen: 127.0.0.1:5001 is taken by another analyzer - choose another port"
+        "labbridge.toml:17: http.listen: 127.0.0.1:5001 is taken already - choose another port"
     ],
     SITE + "[library]\nmappings = 'nowhere'": [
         "labbridge.toml:5: library.mappings: no folder nowhere - make it, or correct the path"
@@ -456,9 +456,7 @@ def test_two_listeners_on_one_port_must_have_their_own_interfaces(tmp_path: Path
         f'[[analyzer]]\nname = "{name}"\nprofile = "p"\nlisten = "{host}:5001"\n' for name, host in (("one", one), ("other", other))
     )
     if meet:
-        assert told(tmp_path, text) == [
-            f"labbridge.toml:11: analyzer[1].listen: {one}:5001 is taken by another analyzer - choose another port"
-        ]
+        assert told(tmp_path, text) == [f"labbridge.toml:11: analyzer[1].listen: {one}:5001 is taken already - choose another port"]
     else:
         assert len(load(tmp_path, text).analyzers) == 2
 

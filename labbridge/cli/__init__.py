@@ -5,7 +5,7 @@ Exit status: 0 well, 1 failed, 2 wrong usage, 78 wrong configuration.
 
 import typer
 
-from labbridge.cli import acting, looking, proving, running, trying
+from labbridge.cli import acting, looking, proving, running, trying, users
 
 app = typer.Typer(
     name="labbridge",
@@ -16,6 +16,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 queue = typer.Typer(no_args_is_help=True, help="What waits for the hospital: list, retry, cancel, release-mapped.")
+user = typer.Typer(no_args_is_help=True, help="Accounts of the console: add, list, change.")
 database = typer.Typer(no_args_is_help=True, help="The database: migrate it, say where it stands.")
 simulate = typer.Typer(no_args_is_help=True, help="One simulator: an analyzer of any profile, or a hospital.")
 
@@ -32,6 +33,7 @@ app.add_typer(queue, name="queue")
 app.command("trace")(looking.trace)
 app.command("init")(trying.init)
 app.command("verify")(proving.verify)
+app.add_typer(user, name="user")
 app.add_typer(database, name="db")
 queue.command("list")(looking.queue_list)
 queue.command("retry")(acting.retry)
@@ -39,6 +41,9 @@ queue.command("cancel")(acting.cancel)
 queue.command("release-mapped")(acting.release_mapped)
 queue.command("pause")(acting.pause)
 queue.command("resume")(acting.resume)
+user.command("add")(users.add)
+user.command("list")(users.list_)
+user.command("change")(users.change)
 database.command("migrate")(acting.migrate)
 simulate.callback()(running.simulate)
 simulate.command("analyzer")(running.simulate_analyzer)

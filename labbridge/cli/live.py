@@ -63,7 +63,9 @@ class View:
             _row(hospitals, name, links, one["delivered"], one["queue"], _warn(one["refused"], "bold red"), oldest, rate)
         store = Text(status["store"], style="" if status["store"] == "ready" else "bold red")
         title = Text.assemble(("labbridge ", "bold"), self._daemon.settings.site.name, "   store ", store)
-        hint = Text("labbridge pending shows what is held and why; Ctrl-C stops", style="dim")
+        screens = self._daemon.settings.console.url
+        look = f"{screens} shows it in a browser; " if screens else ""
+        hint = Text(f"{look}labbridge pending shows what is held and why; Ctrl-C stops", style="dim")
         return Group(title, analyzers, Text(), hospitals, hint)
 
     def line(self) -> str:

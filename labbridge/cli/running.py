@@ -4,6 +4,7 @@ import contextlib
 import json
 import logging
 import random
+import secrets
 import sys
 import time
 from collections.abc import Callable
@@ -14,14 +15,14 @@ from typing import Annotated, Any, TextIO, cast
 import structlog
 import typer
 
+from labbridge import accounts, profiles, revision
 from labbridge import daemon as daemons
-from labbridge import profiles, revision
 from labbridge.cli import live
 from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, USAGE, ConfigFile, console, errors, fail, settings_of
 from labbridge.config import Settings
 from labbridge.daemon import Daemon
 from labbridge.links.tcp import ListenError
-from labbridge.store import StoreError
+from labbridge.store import StoreError, Transaction
 
 CRITICAL_SHARE = 0.002  # of the simulated values: a report has up to thirty
 
@@ -42,6 +43,7 @@ def run(
     configure_logging(settings, on_screen)
 
     def started(daemon: Daemon) -> None:
+        daemon.on_accepting = lambda: _demonstration(daemon, simulate)
         if simulate:
             _simulators(daemon, rate)
             live.show(daemon, on_screen)
@@ -83,6 +85,24 @@ class Unfailing:
         """Flushes what can be flushed."""
         with contextlib.suppress(OSError, ValueError):
             sys.stderr.flush()
+
+
+def _demonstration(daemon: Daemon, wanted: bool) -> None:
+    """Accounts to look round with, of a new password each time, where there are no real ones; none in earnest."""
+    password = secrets.token_urlsafe(9)
+
+    def job(tx: Transaction) -> bool:
+        return accounts.demonstrate(tx, hashes) if wanted else accounts.end_demonstration(tx)
+
+    def told(made: bool) -> None:
+        if wanted and daemon.settings.console.url:
+            who = (
+                f"log in as {', '.join(accounts.DEMONSTRATION)}; password {password}" if made else "log in with an account of yours"
+            )
+            console.print(f"console {daemon.settings.console.url}  {who}", markup=False)
+
+    hashes = dict.fromkeys(accounts.DEMONSTRATION, accounts.hashed(password) if wanted else "")
+    daemon.store.submit(job, told, lambda error: errors.print(f"no demonstration: {type(error).__name__}", markup=False))
 
 
 def _simulators(daemon: Daemon, rate: float) -> None:

@@ -19,6 +19,7 @@ def mistakes(settings: Settings) -> Iterator[Mistake]:
         yield from _connection(("analyzer", index), analyzer)
     for index, destination in enumerate(settings.destinations):
         yield from _tls(("destination", index, "tls"), destination.tls, connects=True)
+    yield from _console(settings)
     yield from _routes(settings)
     yield from _ports(settings)
     yield from _devices(settings)
@@ -61,6 +62,15 @@ def _tls(at: KeyPath, tls: Tls, *, connects: bool) -> Iterator[Mistake]:
         yield at, "nobody is trusted - add ca, the file with who signs the other side's certificate"
 
 
+def _console(settings: Settings) -> Iterator[Mistake]:
+    tls = settings.console.tls
+    if (tls.certificate is None) != (tls.key is None):
+        missing = "key" if tls.key is None else "certificate"
+        yield ("console", "tls"), f"certificate and key go together - add {missing}"
+    if settings.console.listen is None and tls != type(tls)():
+        yield ("console", "tls"), 'there is nothing to encrypt - add [console] listen = "127.0.0.1:8080"'
+
+
 def _names(section: str, items: Sequence[Analyzer] | Sequence[Destination]) -> Iterator[Mistake]:
     names = [item.name for item in items]
     for index, name in enumerate(names):
@@ -83,11 +93,12 @@ def _routes(settings: Settings) -> Iterator[Mistake]:
 def _ports(settings: Settings) -> Iterator[Mistake]:
     analyzers = ((("analyzer", index, "listen"), analyzer.listen) for index, analyzer in enumerate(settings.analyzers))
     taken: list[Address] = []
-    for at, address in (*analyzers, (("http", "listen"), settings.http.listen)):
+    ours = ((("http", "listen"), settings.http.listen), (("console", "listen"), settings.console.listen))
+    for at, address in (*analyzers, *ours):
         if address is not None:
             for other in taken:
                 if address.port == other.port and (address.host == other.host or _EVERYWHERE & {address.host, other.host}):
-                    yield at, f"{other} is taken by another analyzer - choose another port"
+                    yield at, f"{other} is taken already - choose another port"
             taken.append(address)
 
 

@@ -243,6 +243,11 @@ class Console(Setting, frozen=True):
     tls: ConsoleTls = ConsoleTls()
     idle: Duration = 900.0  # a screen that nobody touches so long asks for the password again
 
+    @property
+    def url(self) -> str:
+        """What to open in a browser on this machine; empty where the screens are off."""
+        return f"http{'s' if self.tls.certificate else ''}://{self.listen}/" if self.listen else ""
+
 
 class Control(Setting, frozen=True):
     """``[control]``: the Unix socket of the command line; beside the configuration by default."""
