@@ -355,10 +355,10 @@ class Outbox:
 
     def next_try(self) -> float:
         """Seconds until the first of them is sent again; 0 when there is none."""
-        return max(0.0, min(self._retries(), default=0.0) - self.reactor.seconds())
+        return max(0.0, min(self._retries(), default=0.0) - float(self.reactor.seconds()))
 
     def _retries(self) -> list[float]:
-        return [lane.timer.getTime() for lane in self._timed if lane.waiting[0].waits]
+        return [float(lane.timer.getTime()) for lane in self._timed if lane.waiting[0].waits]
 
     def oldest(self) -> float:
         """The age in seconds of the oldest delivery that waits; 0 when none does."""

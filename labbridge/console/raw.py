@@ -88,7 +88,9 @@ def _split(text: str) -> list[str]:
 
 
 def _hex_line(data: bytes, at: int) -> str:
-    text = "".join(chr(byte) if 32 <= byte < 127 else "·" if byte > 127 else "␡" if byte == 127 else chr(0x2400 + byte) for byte in data)
+    text = "".join(
+        chr(byte) if 32 <= byte < 127 else "·" if byte > 127 else "␡" if byte == 127 else chr(0x2400 + byte) for byte in data
+    )
     return f"{at:08x}  {data[:8].hex(' '):<23}  {data[8:].hex(' '):<23}  {text}"
 
 
@@ -194,5 +196,3 @@ def _part(place: str, name: str, text: str, marks: tuple[str, str]) -> Node:
         at = place if len(repeats) == 1 else f"{place}[{count}]"
         parts += [Node(f"{at}.{number}", "", brief(part)) for number, part in enumerate(one.split(marks[1]), 1) if part]
     return Node(place, name.capitalize(), brief(text), tuple(parts) if len(parts) > 1 else ())
-
-

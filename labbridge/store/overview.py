@@ -44,7 +44,7 @@ class Overview(Lookups):
 
     def waiting_behind(self, destination: str, lanes: Iterable[str]) -> dict[str, int]:
         """How many deliveries are queued in each of these lanes; one without any is left out."""
-        return {lane: count for lane, count in self._read(_BEHIND, destination, _json(sorted(set(lanes))))}
+        return dict(map(tuple, self._read(_BEHIND, destination, _json(sorted(set(lanes))))))
 
     def last_attempts(self, deliveries: Collection[int]) -> dict[int, Attempt]:
         """The last answer to each of these deliveries, by its id."""

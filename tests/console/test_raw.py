@@ -64,7 +64,10 @@ def test_a_name_of_100_kb_is_cut_and_what_follows_is_still_there() -> None:
     assert left_out == 100_004 - raw.SHOWN_BYTES
 
 
-@given(body=st.binary(max_size=400) | st.text("MSHOBXPR|^~\\&\r\n\x0b\x02 1é\ud800", max_size=200).map(lambda t: t.encode("utf-8", "surrogatepass")))
+@given(
+    body=st.binary(max_size=400)
+    | st.text("MSHOBXPR|^~\\&\r\n\x0b\x02 1é\ud800", max_size=200).map(lambda t: t.encode("utf-8", "surrogatepass"))
+)
 @example(body=b"MSH|")
 @example(body=b"MSH|^~\\&#|a")
 @example(body=b"MSH||\rMSH||")
@@ -80,5 +83,10 @@ def test_whatever_the_bytes_are_nothing_raises_and_all_is_bounded(body: bytes) -
 
 
 def test_many_parts_are_bounded() -> None:
-    for body in (b"MSH|^~\\&|A\r" + b"OBX|1" + b"~^&|" * 16_000, HL7 + b"OBX|1|2|3|4|5|6|7|8|9\r" * 3000, b"H|\\^&\r" + b"R|^\\" * 15_000, b"\r".join([b"x"] * 30_000)):
+    for body in (
+        b"MSH|^~\\&|A\r" + b"OBX|1" + b"~^&|" * 16_000,
+        HL7 + b"OBX|1|2|3|4|5|6|7|8|9\r" * 3000,
+        b"H|\\^&\r" + b"R|^\\" * 15_000,
+        b"\r".join([b"x"] * 30_000),
+    ):
         assert len(every(raw.tree(body))) <= raw.NODES + 1
