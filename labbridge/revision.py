@@ -83,8 +83,8 @@ def build(settings: Settings, path: Path | None = None) -> tuple[Revision, list[
         raise RevisionError(problems)
     body = msgspec.json.encode({name: source.decode() for name, source in sorted(sources.items())})
     routes = tuple(Route(r.to, frozenset(r.analyzers), frozenset(r.tests)) for r in settings.routes)
-    digest = hashlib.sha256(body).digest()
-    return Revision(digest, body, settings.site.name, zone, catalogue, analyzers, outlets, routes), notices
+    digest, language = hashlib.sha256(body).digest(), settings.site.language
+    return Revision(digest, body, settings.site.name, zone, catalogue, analyzers, outlets, routes, language), notices
 
 
 def _analyzer(

@@ -141,7 +141,7 @@ def trace(
             events.append({"what": "decision", **_plain(decision)})
             continue
         decided = model.decode(decision.document, model.Decision)
-        events.append({"what": "decision", **_plain(decision), "comment": decided.comment, "decided": decided.results})
+        events.append({"what": "decision", **_plain(decision), **_person(decided, settings), "decided": decided.results})
     events += [{"what": "delivery", **_plain(delivery)} for delivery in found.deliveries]
     events += [{"what": "answer", **_plain(attempt), "reply": readable(attempt.reply)} for attempt in found.attempts]
     for event in sorted(events, key=lambda one: one["at"]):
@@ -151,6 +151,14 @@ def trace(
             print_json(event)
         else:
             _tell(local(event["at"], settings), event, language)
+
+
+def _person(decided: model.Decision, settings: Settings) -> dict[str, Any]:
+    """What a person said with a decision."""
+    said = {"kind": decided.kind, "comment": decided.comment, "told": decided.told, "tests": ", ".join(decided.tests)}
+    if decided.told:
+        said |= {"told_at": local((decided.told_at or 0) * 10**6, settings), "read_back": "yes" if decided.read_back else "no"}
+    return {name: text for name, text in said.items() if text or name == "comment"}
 
 
 ON_SCREEN = 65536  # characters of a message
@@ -188,6 +196,10 @@ _TOLD = (
     "results",
     "actor",
     "comment",
+    "tests",
+    "told",
+    "told_at",
+    "read_back",
     "deleted",
 )
 
