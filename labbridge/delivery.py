@@ -79,7 +79,7 @@ class Outbox:
         self.accepted = 0
         self.refusals = 0  # for good, in a row
         self.delivered = 0
-        self.trouble = ""  # what keeps it from delivering: the last answer's codes, or why nothing is connected
+        self.trouble = ""  # the codes of the last answer, where it accepted nothing
         self._cached = 0
         self._fetching = False
         self._answers: list[tuple[Queued, str, bytes, str]] = []

@@ -9,7 +9,6 @@ from labbridge.commands import Done
 from labbridge.config import Destination
 from labbridge.delivery import Outbox
 from labbridge.lanes import Policy, Queued
-from labbridge.links.retry import State
 from labbridge.links.tcp import Connector
 from labbridge.metrics import Metrics
 from labbridge.outages import Outage
@@ -137,9 +136,11 @@ class Destinations:
                 "refused": outbox.refused,
                 "retrying": outbox.retrying,
                 "next_try": round(outbox.next_try(), 1),
-                "why": outbox.trouble,
+                "answer": outbox.trouble,
                 "oldest": round(outbox.oldest(), 1),
                 "paused": outbox.paused,
+                "down": self.connections[outbox.name].outage.seconds,
+                "why": self.connections[outbox.name].outage.why,
             }
             for outbox in self.outboxes.values()
         ]
@@ -152,15 +153,10 @@ class Connections:
         self.destination = destination
         host, port = destination.connect.host, destination.connect.port
         settings = MllpSettings(release=destination.mllp_release, answer_time=None, max_message=destination.max_message)
-        outage = Outage("destination", destination.name, reactor)
-
-        def changed(state: State) -> None:
-            outage.changed(state)
-            outbox.trouble = "" if state.connected else state.why
-
+        self.outage = Outage("destination", destination.name, reactor)
         security = security_of(destination)
         self._connectors = [
-            Connector(reactor, host, port, lambda: MllpLink(settings), courier, changed, security=security)
+            Connector(reactor, host, port, lambda: MllpLink(settings), courier, self.outage.changed, security=security)
             for courier in outbox.couriers
         ]
 

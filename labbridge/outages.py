@@ -20,6 +20,12 @@ class Outage:
         self._down = self._wavering = False
         self._since = self._told = 0.0
         self._changes = 0
+        self.why = ""  # it went down, or could not be reached the last time
+
+    @property
+    def seconds(self) -> int:
+        """How long it has been down; 0 while it is not."""
+        return max(1, round(self._reactor.seconds() - self._since)) if self._down else 0
 
     def changed(self, state: State) -> None:
         """Takes one change of one link."""
@@ -31,6 +37,7 @@ class Outage:
             else:
                 self._over(self._changes)
             return
+        self.why = state.why
         if not self._down and state.failures > 1:  # nothing was heard from it between two failures
             self._down = self._wavering = True
         elif not self._down:

@@ -50,6 +50,7 @@ class Station:
         self._told: dict[str, float] = {}
         self._outage = Outage("analyzer", analyzer.name, daemon.reactor)
         self._source = self._made()
+        self._left: float | None = None  # when the last connection that was made to us was gone
 
     def start(self) -> None:
         """Listens, connects, opens or looks. Raises ListenError."""
@@ -152,6 +153,7 @@ class Station:
 
     def opened(self, link: WireProtocol) -> None:
         """A connection is there."""
+        self._left = None
         self.daemon.metrics.links.labels(self.analyzer.name).inc()
         log.info("connected", analyzer=self.analyzer.name, peer=link.peer)
         self.daemon.intake.opened(self.analyzer.name, link)
@@ -164,6 +166,7 @@ class Station:
         """The connection is gone."""
         self.daemon.metrics.links.labels(self.analyzer.name).dec()
         log.info("disconnected", analyzer=self.analyzer.name, peer=link.peer, why=why)
+        self._left = self.daemon.reactor.seconds()
         self.daemon.intake.closed(link)
 
     def refused(self, peer: str, why: str) -> None:
@@ -176,14 +179,25 @@ class Station:
             self._told[peer] = now
             log.warning("connection refused", analyzer=self.analyzer.name, peer=peer, why=why)
 
+    def _down_seconds(self) -> int:
+        """For how long it has been unreachable, or has not been connected to us any more; 0 where it is, or never was."""
+        if self.analyzer.listen is None:
+            return self._outage.seconds
+        if self._left is None or any(link.peer for link in self._links):
+            return 0
+        return max(1, int(self.daemon.reactor.seconds() - self._left))
+
     def status(self) -> dict[str, Any]:
-        """How this analyzer stands."""
+        """How this analyzer stands: times in seconds, ``last`` since 1970, ``down`` and ``skew`` as spans."""
         tally = self.daemon.intake.tally[self.analyzer.name]
         return {
             "name": self.analyzer.name,
             "profile": self.analyzer.profile,
             "address": self.analyzer.place,
+            "listens": self.analyzer.listen is not None,
             "links": sum(bool(link.peer) for link in self._links),
+            "down": self._down_seconds(),
+            "why": self._outage.why,
             "messages": tally["message"],
             "reports": tally["report"],
             "held": tally["held"],

@@ -12,7 +12,7 @@ from pathlib import Path
 from nicegui import app, ui
 
 from labbridge.config import Settings
-from labbridge.console import login, session, texts, watch
+from labbridge.console import alarm, frame, login, session, texts, watch
 from labbridge.console.guard import Guard
 from labbridge.store import Reader
 
@@ -30,6 +30,9 @@ def run(settings: Settings, path: Path) -> None:
         if util.find_spec(f"labbridge.console.{name}") is not None:
             import_module(f"labbridge.console.{name}")
     login.register()
+    alarm.register()
+    ui.add_css(Path(__file__).with_name("style.css").read_text("utf-8"), shared=True)
+    ui.add_head_html(frame.head(settings.console.idle), shared=True)
     app.add_middleware(Guard)
     app.config.socket_io_js_transports = ["websocket"]
     app.on_startup(_start)

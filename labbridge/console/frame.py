@@ -7,15 +7,17 @@ from inspect import isawaitable
 from typing import Any
 
 import msgspec
-from nicegui import ui
+from nicegui import background_tasks, ui
 
 from labbridge import roles
 from labbridge.console import session
 from labbridge.console.acting import act
+from labbridge.console.alarm import Banner
 from labbridge.console.texts import _, language
 from labbridge.console.watch import watch
 
 DARK = "labbridge_dark"  # a cookie: "1" or "0"; the system's choice where there is none
+ALIVE = "labbridge-alive"  # somebody touches the page
 LANGUAGES = {"en": "English", "zh": "中文"}
 
 
@@ -53,7 +55,11 @@ def page(path: str, title: str, action: str) -> Callable[[Callable[..., Any]], C
         @wraps(content)
         async def whole(*args: Any, **kwargs: Any) -> None:
             ui.page_title(f"{_(title)} · {watch().settings.site.name}")
+            background_tasks.create(session.alive(), name="alive")
+            ui.on(ALIVE, lambda: session.alive())
             _header(this)
+            if path != "/":
+                Banner(everything=False)
             if not session.can(action):
                 ui.label(_("Your role may not see this page.")).classes("text-xl p-8")
                 return
@@ -65,6 +71,17 @@ def page(path: str, title: str, action: str) -> Callable[[Callable[..., Any]], C
         return content
 
     return decorated
+
+
+def head(idle: float) -> str:
+    """What stands in the head of every page: whoever types, points or scrolls is there."""
+    pause = int(min(30.0, idle / 5) * 1000)
+    return f"""<script>
+let labbridgeTold = 0;
+for (const what of ["keydown", "pointerdown", "wheel"]) addEventListener(what, () => {{
+  if (Date.now() - labbridgeTold > {pause}) {{ labbridgeTold = Date.now(); emitEvent("{ALIVE}"); }}
+}}, {{ capture: true, passive: true }});
+</script>"""
 
 
 def cookie(name: str) -> str:

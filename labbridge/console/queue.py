@@ -226,12 +226,12 @@ def _figure(name: str) -> ui.label:
 def _standing(stands: dict[str, Any]) -> tuple[str, str, str]:
     """Icon, colour and word for how a destination stands."""
     if not stands:
-        return "help", "text-red-800 dark:text-red-300", _("unknown")
+        return "help", "lb-bad", _("unknown")
     if stands["paused"]:
-        return "pause_circle", "text-amber-900 dark:text-amber-300", _("paused")
+        return "pause_circle", "lb-warn", _("paused")
     if not stands["connections"]:
-        return "error", "text-red-800 dark:text-red-300", _("not connected")
-    return "check_circle", "text-green-800 dark:text-green-300", _("connected")
+        return "error", "lb-bad", _("not connected")
+    return "check_circle", "lb-good", _("connected")
 
 
 def _why(stands: dict[str, Any]) -> list[str]:
@@ -239,8 +239,10 @@ def _why(stands: dict[str, Any]) -> list[str]:
     lines = []
     if stands.get("oldest"):
         lines.append(_("The oldest waits for {age}", age=age_text(stands["oldest"])))
-    if stands.get("why"):
+    if stands.get("down") and stands.get("why"):
         lines.append(_("Why: {why}", why=brief(stands["why"])))
+    if stands.get("answer"):
+        lines.append(_("Its last answer accepted nothing: {codes}", codes=brief(stands["answer"])))
     if stands.get("retrying"):
         lines.append(_("The next try is in {age}", age=age_text(stands["next_try"])))
     return lines

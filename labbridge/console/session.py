@@ -5,6 +5,7 @@ comes back, and everybody is still logged in.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import MutableMapping
 from contextvars import ContextVar
@@ -99,6 +100,12 @@ async def whose(token: str, seconds: float = CACHE_SECONDS) -> User | None:
 def forget(token: str) -> None:
     """Asks the daemon anew the next time: a logout, a changed language."""
     _known.pop(token, None)
+
+
+async def alive() -> None:
+    """Tells the daemon that this user is there."""
+    with contextlib.suppress(Silent, LookupError):
+        await send(Request("alive", session=user().session), 5.0)
 
 
 async def look(seconds: float) -> None:

@@ -36,9 +36,9 @@ _ICONS = {
     "audit": "visibility",
 }
 _TONES = {
-    "good": ("check_circle", "text-green-800 dark:text-green-300"),
-    "bad": ("error", "text-red-800 dark:text-red-300"),
-    "wait": ("hourglass_top", "text-amber-900 dark:text-amber-300"),
+    "good": ("check_circle", "lb-good"),
+    "bad": ("error", "lb-bad"),
+    "wait": ("hourglass_top", "lb-warn"),
 }
 
 
@@ -167,7 +167,7 @@ class _Page:
             if can("export"):
                 ui.button(_("Export"), icon="download", on_click=self._export).props("outline no-caps")
             ui.link(_("Print"), f"{address(self.specimen)}/print").classes("text-base")
-        self.others = ui.label().classes("text-amber-900 dark:text-amber-300")
+        self.others = ui.label().classes("lb-warn")
         self._presence()
 
     def _presence(self) -> None:

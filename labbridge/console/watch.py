@@ -11,18 +11,22 @@ from collections.abc import Callable, Collection, Sequence
 from pathlib import Path
 from typing import Any, Literal
 
+import structlog
 from nicegui import Client, background_tasks, context
 
-from labbridge import mapping, revision
+from labbridge import config, mapping, revision
 from labbridge.commands import Request
 from labbridge.config import Settings
 from labbridge.console import session
-from labbridge.store import Reader
+from labbridge.store import Reader, StoreError
 from labbridge.store.figures import Figures
+from labbridge.store.hours import Hours
 from labbridge.store.rows import Earlier, Message
 
 What = Literal["status", "held", "queue"]
 PERIOD = 1.0
+MINUTE = 60.0
+log = structlog.get_logger()
 
 
 class Held:
@@ -56,6 +60,8 @@ class Watch:
         self._catalogue: tuple[str, mapping.Catalogue] | None = None
         self._listeners: dict[What, dict[int, tuple[Client, Callable[[], Any]]]] = {"status": {}, "held": {}, "queue": {}}
         self._number = 0
+        self.hours = Hours(reader)  # results and deliveries of the last 24 hours
+        self.usual: dict[str, float] = {}  # the longest silence of each analyzer that is usual at this hour, seconds
 
     @property
     def daemon_silent_s(self) -> float:
@@ -97,13 +103,42 @@ class Watch:
 
     async def run(self) -> None:
         """Makes the picture anew, once a second, for ever."""
+        counted = 0.0
         while True:
             began = time.monotonic()
-            changed = await asyncio.to_thread(self._refresh)
-            self.ready.set()
-            for what in changed:
+            for what in await self._made(self._refresh):
                 self._tell(what)
+            self.ready.set()
+            if self.status.get("revision", "") != self.revision:
+                await self._made(self._follow)
+            if began - counted >= MINUTE:
+                counted = began
+                await self._made(self._count)
+                self._tell("status")
             await asyncio.sleep(max(0.1, PERIOD - (time.monotonic() - began)))
+
+    async def _made(self, part: Callable[[], list[What]]) -> list[What]:
+        """A part of the picture, made in a thread; while the store cannot be read the old one stays."""
+        try:
+            return await asyncio.to_thread(part)
+        except StoreError as error:
+            log.warning("the store cannot be read", why=str(error))
+            return []
+
+    def _follow(self) -> list[What]:
+        """Another revision is in force: the configuration is read again, and the catalogue when it is asked for."""
+        try:
+            self.settings = config.load(self.path)
+        except config.ConfigError:
+            log.warning("the configuration is wrong, the old one stays on the screens")
+        self.revision = self.status.get("revision", "")
+        return []
+
+    def _count(self) -> list[What]:
+        now = time.time_ns() // 1000
+        self.hours.refresh(now)
+        self.usual = self.hours.usual(now)
+        return []
 
     def _tell(self, what: What) -> None:
         for client, callback in list(self._listeners[what].values()):
