@@ -10,9 +10,9 @@ def shown(text: str) -> str:
     return text if text.isprintable() else "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
-def brief(text: str, limit: int = ON_A_LINE) -> str:
+def brief(text: str, most: int = ON_A_LINE) -> str:
     """``shown``, cut where it is too long for one line."""
-    return shown(text[:limit]) + ("…" if len(text) > limit else "")
+    return shown(text[:most]) + ("…" if len(text) > most else "")
 
 
 def readable(data: bytes) -> str:

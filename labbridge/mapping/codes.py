@@ -137,6 +137,11 @@ class CodeMap:
             self._rules.setdefault((code, ucum(unit), specimen), rule)  # another spelling of the unit finds the line too
         self._find = lru_cache(4096)(self._look_up)
 
+    @property
+    def tests(self) -> frozenset[str]:
+        """The tests that it reports."""
+        return frozenset(rule.test.code for rule in self._rules.values() if rule.settled is None)
+
     def knows(self, code: str) -> bool:
         """Tells whether any line is for this code, whatever the unit."""
         return code in self._specimens

@@ -11,7 +11,7 @@ from sqlalchemy import Connection
 from .engine import explain, is_sqlite, parse, reading
 from .erasure import erased
 from .ledger import START, Link
-from .lookups import R, spoken
+from .lookups import R, spoken, storable
 from .overview import Overview
 from .rows import Attempt, Audit, Decision, Delivery, Earlier, Message, Queued, Trace
 from .schema import columns
@@ -22,6 +22,11 @@ _QUEUED = """
     WHERE delivery.state IN ('queued', 'refused') ORDER BY +delivery.id"""
 
 _REPORTS_BY_ID = "SELECT report.* FROM {list} JOIN report ON report.id = CAST(wanted.value AS bigint)"
+
+_STUCK = """
+    SELECT {columns}, coalesce(report.specimen, '') FROM delivery LEFT JOIN report ON report.id = delivery.report_id
+    WHERE delivery.state IN ('queued', 'refused') AND delivery.destination = ? AND delivery.state = ?
+    ORDER BY delivery.id LIMIT ?"""
 
 
 class Reader(Overview):
@@ -61,6 +66,17 @@ class Reader(Overview):
         small = ", ".join(f"delivery.{name}" for name in list(columns(Delivery))[:-1])
         rows = [Queued(*(*row[:-1], b"", row[-1])) for row in self._read(_QUEUED.format(columns=small))]
         return [row for row in rows if destination in (None, row.destination)]
+
+    def stuck(self, destination: str, state: str, limit: int) -> list[Queued]:
+        """The oldest deliveries to a destination that are ``queued`` or ``refused``."""
+        small = ", ".join(f"delivery.{name}" for name in list(columns(Delivery))[:-1])
+        rows = self._read(_STUCK.format(columns=small), destination, state, limit)
+        return [Queued(*(*row[:-1], b"", row[-1])) for row in rows]
+
+    def reports_of_patient(self, patient: str, before: int, limit: int) -> list[Earlier]:
+        """The newest reports on a patient, by the id that was sent, older than the report ``before``, oldest first."""
+        chosen = "SELECT * FROM report WHERE patient = ? AND patient != '' AND id < ? ORDER BY id DESC LIMIT ?"
+        return self._reports(chosen, storable(patient), before, limit)
 
     def attempts(self, delivery_id: int) -> list[Attempt]:
         """The answers to one delivery."""
