@@ -88,7 +88,7 @@ class _Page:
             with ui.row().classes("w-full items-center gap-4"):
                 if len(self.names) > 1:
                     ui.toggle(self.names, value=self.destination, on_change=lambda event: self._turn(destination=event.value))
-                states = {"refused": _("Refused"), "queued": _("Waiting")}
+                states = {"refused": _("Refused"), "queued": _("Waiting"), "sent": _("Sent")}
                 ui.toggle(states, value=self.state, on_change=lambda event: self._turn(state=event.value)).props("no-caps")
                 changed = _("The list has changed: show it")
                 self.news = ui.button(changed, icon="refresh", on_click=self._list).props("flat dense no-caps")
@@ -153,10 +153,11 @@ class _Page:
         self.list.clear()
         with self.list:
             if not self.drawn.lines:
-                ui.label(_("Nothing was refused.") if self.state == "refused" else _("Nothing waits.")).classes("text-lg p-4")
+                nothing = {"refused": _("Nothing was refused."), "queued": _("Nothing waits."), "sent": _("Nothing was sent yet.")}
+                ui.label(nothing[self.state]).classes("text-lg p-4")
                 return
             with ui.row().classes("w-full items-center"):
-                self._pages(self.drawn.counts.get((self.destination, self.state), (0, 0))[0])
+                self._pages()
             with ui.element("div").classes("w-full overflow-x-auto"), ui.element("table").classes("w-full text-left lb-queue"):
                 heads = [_("delivery"), _("specimen"), _("since"), _("behind it"), _("the hospital's last words"), _("actions")]
                 with ui.element("thead"), ui.element("tr"):
@@ -167,15 +168,16 @@ class _Page:
                     for line in self.drawn.lines:
                         self._row(line)
 
-    def _pages(self, total: int) -> None:
-        if total <= PAGE:
+    def _pages(self) -> None:
+        """Where the list stands, and the way to what comes before and after."""
+        shown = len(self.drawn.lines)
+        if not self.offset and shown < PAGE:
             return
-        ui.label(
-            _("{first} to {last} of {total}", first=self.offset + 1, last=min(self.offset + PAGE, total), total=number_text(total))
-        )
+        ui.label(_("{first} to {last}", first=number_text(self.offset + 1), last=number_text(self.offset + shown)))
         for icon, name, step in (("chevron_left", _("Earlier page"), -PAGE), ("chevron_right", _("Later page"), PAGE)):
             button = ui.button(icon=icon, on_click=lambda step=step: self._turn(offset=self.offset + step))
-            button.props(f'flat dense round aria-label="{name}"').set_enabled(0 <= self.offset + step < total)
+            button.props(f'flat dense round aria-label="{name}"')
+            button.set_enabled(self.offset > 0 if step < 0 else shown == PAGE)
 
     def _row(self, line: Line) -> None:
         one, last = line.delivery, line.last
@@ -208,12 +210,13 @@ class _Page:
         if one.state == "refused" and can("retry"):
             again = ui.button(_("Retry"), on_click=lambda: self.do("retry", **number)).props("dense no-caps")
             again.tooltip(_("The same message again"))
-        if one.state == "refused" and can("send-again"):
-            anew = ui.button(_("Send anew"), on_click=lambda: with_reason("send-again", _("Send delivery {id} anew", id=one.id)))
-            anew.props("dense no-caps outline").tooltip(_("A new message with a number of its own"))
-        if can("cancel"):
-            title = _("Cancel delivery {id}", id=one.id)
-            ui.button(_("Cancel"), on_click=lambda: with_reason("cancel", title)).props("dense no-caps flat")
+        if one.state in ("delivered", "cancelled") and can("send-again"):
+            title = _("Send delivery {id} again", id=one.id)
+            anew = ui.button(_("Send again"), on_click=lambda: with_reason("send-again", title)).props("dense no-caps outline")
+            anew.tooltip(_("A new message with a number of its own"))
+        if one.state in ("queued", "refused") and can("cancel"):
+            called = _("Cancel delivery {id}", id=one.id)
+            ui.button(_("Cancel"), on_click=lambda: with_reason("cancel", called)).props("dense no-caps flat")
 
 
 def _figure(name: str) -> ui.label:

@@ -14,11 +14,12 @@ from labbridge import passport
 from labbridge.console.acting import act, ask_reason
 from labbridge.console.bodies import Bodies, text_table
 from labbridge.console.frame import page
+from labbridge.console.results import results_panel
 from labbridge.console.session import can, user
-from labbridge.console.story import Event, standing, state_text, story, verdict_text
+from labbridge.console.story import Event, state_text, story
 from labbridge.console.texts import _, clock_text, day_text, number_text, reason_text, time_text
 from labbridge.console.watch import watch
-from labbridge.model import Patient, Reason
+from labbridge.model import Reason
 from labbridge.showing import brief
 from labbridge.store import Reader
 from labbridge.store.rows import Audit, Message, Revision, Trace
@@ -35,11 +36,7 @@ _ICONS = {
     "answer": "local_hospital",
     "audit": "visibility",
 }
-_TONES = {
-    "good": ("check_circle", "lb-good"),
-    "bad": ("error", "lb-bad"),
-    "wait": ("hourglass_top", "lb-warn"),
-}
+_TONES = {"good": ("check_circle", "lb-good"), "bad": ("error", "lb-bad"), "wait": ("hourglass_top", "lb-warn")}
 
 
 class Known(msgspec.Struct, frozen=True):
@@ -48,12 +45,6 @@ class Known(msgspec.Struct, frozen=True):
     trace: Trace
     audits: tuple[Audit, ...]
     revisions: tuple[Revision, ...]
-
-    @property
-    def patient(self) -> Patient:
-        """Of the newest report that names one."""
-        found = (report.patient for row in reversed(self.trace.reports) for report, _decided in [standing(row)] if report)
-        return next((patient for patient in found if patient != Patient()), Patient())
 
     @property
     def marks(self) -> tuple[int, ...]:
@@ -134,9 +125,8 @@ class _Page:
     async def draw(self) -> None:
         """Header, results, time line with the messages beside it."""
         self._header()
-        self.results = ui.column().classes("w-full gap-1")
-        with self.results:
-            _results(self.found.trace)
+        with ui.element("section").classes("w-full lb-card").props(f'aria-label="{_("Results")}"'):
+            self.panel = await results_panel(self.specimen)
         with ui.row().classes("w-full gap-6 items-start flex-col lg:flex-row lg:flex-nowrap"):
             with ui.column().classes("w-full lg:w-5/12 gap-2"):
                 ui.label(_("Story")).classes("text-xl").props('role="heading" aria-level=2')
@@ -149,15 +139,12 @@ class _Page:
         newest = self.found.trace.messages[-1:]
         for message in newest:
             await self.bodies.show("message", message.id)
-        watch().enter(self.specimen)
         watch().on_change("queue", self._again)
-        await act("viewed", specimen=self.specimen, quiet=True)
 
     def _header(self) -> None:
-        patient, states = self.found.patient, Counter(row.state for row in self.found.trace.reports)
+        states = Counter(row.state for row in self.found.trace.reports)
         with ui.row().classes("w-full items-center gap-6"):
             ui.label(brief(self.specimen, 60)).classes("text-3xl font-mono font-bold").props('role="heading" aria-level=1')
-            ui.label(person_text(patient)).classes("text-xl")
             for state, count in states.items():
                 icon, colour = _TONES[{"released": "good", "held": "wait", "rejected": "bad"}.get(state, "wait")]
                 with ui.row().classes(f"items-center gap-1 {colour}"):
@@ -230,9 +217,8 @@ class _Page:
         if found.marks != self.found.marks:
             self.found, self.events = found, story(found.trace, found.audits)
             self._story()
-            self.results.clear()
-            with self.results:
-                _results(found.trace)
+            if self.panel.idle:
+                await self.panel.load()
 
     async def _export(self) -> None:
         """The passport, as a file."""
@@ -242,18 +228,10 @@ class _Page:
             ui.notify(_("It cannot be exported: {why}", why=error), type="negative", timeout=0, close_button=_("Close"))
             return
         text = await asyncio.to_thread(json.dumps, document, ensure_ascii=False)
-        await act("viewed", specimen=self.specimen, note="export", quiet=True)
+        if not (await act("export", specimen=self.specimen, quiet=True)).ok:
+            return
         name = re.sub("[^0-9A-Za-z._-]", "_", self.specimen)[:80].lstrip(".")
         ui.download.content(text.encode(), f"{name or 'specimen'}.json", "application/json")
-
-
-def person_text(patient: Patient) -> str:
-    """Who it is, in one line."""
-    sex = {"M": _("male"), "F": _("female")}.get(patient.sex, "")
-    name = " ".join(filter(None, (patient.family, patient.given)))
-    birth = _("born {day}", day=patient.birth) if patient.birth else ""
-    parts = (name, sex, birth, patient.age, patient.id, patient.location)
-    return " · ".join(brief(part, 60) for part in parts if part) or _("The patient was not named")
 
 
 def _unfold(place: ui.column, table: Sequence[Sequence[str]]) -> None:
@@ -263,19 +241,3 @@ def _unfold(place: ui.column, table: Sequence[Sequence[str]]) -> None:
         return
     with place:
         text_table(table)
-
-
-def _results(trace: Trace) -> None:
-    """Every result as it stands, the newest report first."""
-    rows: list[tuple[str, ...]] = [
-        (_("test"), _("value"), _("flag"), _("reference"), _("what became of it"), _("analyzer"), _("why"))
-    ]
-    for row in reversed(trace.reports):
-        report, decided = standing(row)
-        for one in decided if report else ():
-            sent = report.results[one.index].value if report and one.index < len(report.results) else ""
-            value = brief(f"{one.value or sent} {one.print_unit or one.unit}", 60)
-            why = brief(reason_text(one.verdict.reasons), 300)
-            became = verdict_text(one.verdict.action)
-            rows.append((brief(one.test or one.code, 60), value, one.flag, brief(one.reference, 60), became, row.analyzer, why))
-    text_table(rows)

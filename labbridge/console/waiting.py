@@ -11,7 +11,7 @@ from labbridge.store import Reader
 from labbridge.store.rows import Attempt, Queued
 
 PAGE = 50  # deliveries at once
-State = Literal["refused", "queued"]
+State = Literal["refused", "queued", "sent"]
 
 
 class Accepted:
@@ -54,7 +54,10 @@ class Picture(msgspec.Struct, frozen=True):
 
 def picture(reader: Reader, accepted: Accepted, destination: str, state: State, offset: int) -> Picture:
     """Reads it all, in a few short statements."""
-    rows = reader.waiting_page(destination, state, PAGE, offset)
+    if state == "sent":
+        rows = reader.sent_page(destination, PAGE, offset)
+    else:
+        rows = reader.waiting_page(destination, state, PAGE, offset)
     behind = reader.waiting_behind(destination, [row.lane for row in rows]) if state == "refused" else {}
     last = reader.last_attempts([row.id for row in rows])
     lines = tuple(Line(row, behind.get(row.lane, 0), last.get(row.id)) for row in rows)

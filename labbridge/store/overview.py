@@ -15,6 +15,11 @@ _WAITING = f"""
     FROM delivery LEFT JOIN report ON report.id = delivery.report_id
     WHERE delivery.destination = ? AND delivery.state = ? AND delivery.state IN ('queued', 'refused')
     ORDER BY delivery.id LIMIT ? OFFSET ?"""  # noqa: S608 (names of ours)
+_SENT = f"""
+    SELECT {_SMALL}, coalesce(report.specimen, '')
+    FROM delivery LEFT JOIN report ON report.id = delivery.report_id
+    WHERE delivery.destination = ? AND delivery.state IN ('delivered', 'cancelled')
+    ORDER BY delivery.id DESC LIMIT ? OFFSET ?"""  # noqa: S608 (names of ours)
 _COUNTS = """
     SELECT destination, state, count(*), min(at) FROM delivery WHERE state IN ('queued', 'refused') GROUP BY destination, state"""
 _BEHIND = """
@@ -37,6 +42,10 @@ class Overview(Lookups):
         """Some of the deliveries of a destination that are ``queued`` or ``refused``, the oldest first."""
         rows = self._read(_WAITING, destination, state, limit, offset)
         return [Queued(*(*row[:-1], b"", row[-1])) for row in rows]
+
+    def sent_page(self, destination: str, limit: int, offset: int = 0) -> list[Queued]:
+        """Some of the deliveries of a destination that were delivered or cancelled, the newest first."""
+        return [Queued(*(*row[:-1], b"", row[-1])) for row in self._read(_SENT, destination, limit, offset)]
 
     def waiting_counts(self) -> dict[tuple[str, str], tuple[int, int]]:
         """For each destination and state (queued, refused): how many, and the time of the oldest."""
