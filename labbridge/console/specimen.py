@@ -11,9 +11,12 @@ import msgspec
 from nicegui import ui
 
 from labbridge import passport
+from labbridge.console import deeds
 from labbridge.console.acting import act, ask_reason
 from labbridge.console.bodies import Bodies, text_table
 from labbridge.console.frame import page
+from labbridge.console.keys import on_keys
+from labbridge.console.printing import printed  # whose address is to be looked at before ours
 from labbridge.console.results import results_panel
 from labbridge.console.session import can, user
 from labbridge.console.story import Event, state_text, story
@@ -23,6 +26,8 @@ from labbridge.model import Reason
 from labbridge.showing import brief
 from labbridge.store import Reader
 from labbridge.store.rows import Audit, Message, Revision, Trace
+
+__all__ = ["address", "printed", "specimen"]
 
 EVENTS = 60  # shown at once, the newest
 AUDITS = 500
@@ -125,7 +130,11 @@ class _Page:
     async def draw(self) -> None:
         """Header, results, time line with the messages beside it."""
         self._header()
-        with ui.element("section").classes("w-full lb-card").props(f'aria-label="{_("Results")}"'):
+        with (
+            ui.element("section")
+            .classes("w-full lb-card max-h-[65vh] overflow-auto")
+            .props(f'tabindex=0 aria-label="{_("Results")}"')
+        ):
             self.panel = await results_panel(self.specimen)
         with ui.row().classes("w-full gap-6 items-start flex-col lg:flex-row lg:flex-nowrap"):
             with ui.column().classes("w-full lg:w-5/12 gap-2"):
@@ -139,6 +148,7 @@ class _Page:
         newest = self.found.trace.messages[-1:]
         for message in newest:
             await self.bodies.show("message", message.id)
+        on_keys(lambda key: deeds.press(self.panel, key))
         watch().on_change("queue", self._again)
 
     def _header(self) -> None:
