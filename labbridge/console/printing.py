@@ -98,7 +98,7 @@ async def printed(specimen: str) -> None:
     """The page that is printed."""
     trace = await asyncio.to_thread(watch().reader.trace, specimen)
     if not trace.reports:
-        ui.label(_("Nothing is known of specimen {id}.", id=brief(specimen))).classes("text-2xl").props('role="alert"')
+        ui.label(_("Nothing is known of specimen {specimen}.", specimen=brief(specimen))).classes("text-2xl").props('role="alert"')
         return
     ui.button(_("Print"), icon="print", on_click=lambda: ui.run_javascript("window.print()")).props("no-caps").classes("lb-noprint")
     _draw(specimen, await asyncio.to_thread(paper, trace, watch().catalogue()))

@@ -87,7 +87,7 @@ async def specimen(specimen: str) -> None:
 
 async def _unknown(specimen: str) -> None:
     """Says so plainly, and what there is."""
-    ui.label(_("Nothing is known of specimen {id}.", id=brief(specimen))).classes("text-2xl").props('role="alert"')
+    ui.label(_("Nothing is known of specimen {specimen}.", specimen=brief(specimen))).classes("text-2xl").props('role="alert"')
     ui.label(_("No analyzer has sent a result for it. Scan it again, or look at what could not be read on Pending."))
     near = await asyncio.to_thread(watch().reader.specimens_near, specimen)
     if near:
@@ -130,11 +130,8 @@ class _Page:
     async def draw(self) -> None:
         """Header, results, time line with the messages beside it."""
         self._header()
-        with (
-            ui.element("section")
-            .classes("w-full lb-card max-h-[65vh] overflow-auto")
-            .props(f'tabindex=0 aria-label="{_("Results")}"')
-        ):
+        with ui.element("section").classes("w-full lb-card max-h-[65vh] overflow-auto") as place:
+            place.props(f'tabindex=0 aria-label="{_("Results")}"')
             self.panel = await results_panel(self.specimen)
         with ui.row().classes("w-full gap-6 items-start flex-col lg:flex-row lg:flex-nowrap"):
             with ui.column().classes("w-full lg:w-5/12 gap-2"):
@@ -197,6 +194,9 @@ class _Page:
                 for line in event.lines:
                     ui.label(line).classes("text-sm break-words w-full")
                 details = ui.column().classes("w-full")
+            if event.again and can("send-again"):
+                button = ui.button(icon="redo", on_click=lambda: self._send_again(event.again)).props("flat dense round size=sm")
+                button.props(f'aria-label="{_("Send again")}"').tooltip(_("Send again"))
             if event.table:
                 button = ui.button(icon="table_rows", on_click=lambda: _unfold(details, event.table)).props(
                     "flat dense round size=sm"
@@ -206,6 +206,11 @@ class _Page:
                 opens = event.opens
                 button = ui.button(icon="article", on_click=lambda: self.bodies.show(*opens)).props("flat dense round size=sm")
                 button.props(f'aria-label="{_("Show the message")}"').tooltip(_("Show the message"))
+
+    async def _send_again(self, delivery: int) -> None:
+        """A new message, with a number of its own."""
+        if reason := await ask_reason(_("Send delivery {id} again", id=delivery)):
+            await act("send-again", deliveries=[delivery], reason=reason)
 
     def _more(self) -> None:
         self.shown += 10 * EVENTS

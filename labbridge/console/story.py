@@ -37,6 +37,7 @@ class Event(msgspec.Struct, frozen=True):
     tone: Tone = ""
     table: tuple[tuple[str, ...], ...] = ()
     opens: tuple[str, int] | None = None
+    again: int = 0  # the delivery that can be sent once more
 
 
 def story(trace: Trace, audits: Sequence[Audit] = ()) -> list[Event]:
@@ -115,7 +116,8 @@ def _reading(row: Earlier, report: Report | None, deleted: dict[int, int]) -> Ev
         return Event(row.at, "reading", title, opens=opens)
     lines = []
     if report.role != "patient":
-        lines.append(_("This is no patient's specimen: {role}", role=_(report.role)))
+        roles = {"qc": _("quality control"), "calibration": _("calibration"), "test": _("test mode"), "unknown": _("unknown")}
+        lines.append(_("This is no patient's specimen: {role}", role=roles[report.role]))
     edited = [result.name or result.code for result in report.results if result.edited]
     if edited:
         lines.append(_("Changed by hand at the analyzer: {tests}", tests=_some(edited)))
@@ -139,6 +141,8 @@ def _decision(row: Decision, decision: model.Decision, report: Report | None) ->
         yield Event(row.at, "verdict", _outcome(decision), _whys(decision), _tone(decision), _verdicts(decision, report))
         return
     lines = [brief(decision.comment)] if decision.comment else []
+    if decision.tests:
+        lines.append(_some(decision.tests))
     if decision.told:
         when = time_text(decision.told_at * 1_000_000) if decision.told_at else ""
         back = _("read back") if decision.read_back else _("not read back")
@@ -223,9 +227,10 @@ def _delivery(row: Delivery) -> Event:
     lines = [_("Its control id: {id}", id=row.control_id)]
     if row.due > row.at:
         lines.append(_("Not before {time}", time=time_text(row.due)))
-    tone: Tone = {"delivered": "good", "refused": "bad", "queued": "wait"}.get(row.state, "")  # type: ignore[assignment]
+    tones: dict[str, Tone] = {"delivered": "good", "refused": "bad", "queued": "wait"}
     title = _("Delivery {id} for {destination}: {state}", id=row.id, destination=row.destination, state=state_text(row.state))
-    return Event(row.at, "delivery", title, tuple(lines), tone, opens=("delivery", row.id))
+    again = row.id if row.state in ("delivered", "cancelled") else 0
+    return Event(row.at, "delivery", title, tuple(lines), tones.get(row.state, ""), opens=("delivery", row.id), again=again)
 
 
 def _answer(row: Attempt, destination: str) -> Event:
