@@ -64,6 +64,11 @@ class Panel:
         return self.sheet is not None and bool(self.sheet.heads)
 
     @property
+    def idle(self) -> bool:
+        """Whether it may be drawn anew: nobody is choosing or deciding."""
+        return not self.acting and not (self._table is not None and self._table.selected)
+
+    @property
     def target(self) -> dict[str, Any]:
         """What a command takes to mean this specimen."""
         return {"specimen": self.specimen, **({"reports": [self.report]} if self.report else {})}
