@@ -1,0 +1,91 @@
+"""What the tests of the console share: a laboratory with its console, its accounts, and a look with a browser's eyes."""
+
+import contextlib
+import re
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from axe_playwright_python.sync_playwright import Axe
+from playwright.sync_api import Page, expect
+
+from labbridge.asking import ask
+from labbridge.commands import Request
+from tests.browser import CHINESE, CHROMIUM
+from tests.e2e.helpers import Lab
+from tests.support import PATIENCE, free_ports, wait_until
+
+PASSWORD = "a password of the tests"
+ROLES = {"viewer": "viewer", "tech": "technician", "super": "supervisor", "it": "lab-it", "admin": "administrator"}
+CONSOLE = """
+[console]
+listen = "127.0.0.1:{port}"
+idle = "{idle}"
+"""
+SLOW_MS = 10_000 * PATIENCE
+
+__all__ = ["CHINESE", "CHROMIUM", "PASSWORD", "SLOW_MS", "ConsoleLab", "console_lab", "serious_faults"]
+
+
+class ConsoleLab(Lab):
+    """A laboratory whose daemon runs its console."""
+
+    def __init__(self, folder: Path, *, idle: str = "1h", extra: str = "", **options: Any) -> None:
+        [self.console] = free_ports(1)
+        super().__init__(folder, extra=CONSOLE.format(port=self.console, idle=idle) + extra, **options)
+        self.url_of_console = f"http://127.0.0.1:{self.console}"
+
+    def ask(self, command: str, **fields: Any) -> dict[str, Any]:
+        """A command as the command line gives it, which must succeed."""
+        answer = ask(self.folder / "labbridge.sock", Request(command, **fields))
+        assert answer["ok"], answer
+        return answer
+
+    def add_accounts(self) -> None:
+        """One account for each role, by the short names of ``ROLES``."""
+        for account, role in ROLES.items():
+            self.ask("account-add", account=account, role=role, password=PASSWORD)
+
+    def login(self, page: Page, account: str, language: str = "en", path: str = "/") -> None:
+        """Logs in with the form and opens a page."""
+        self.ask("account-change", account=account, language=language)
+        page.context.clear_cookies()
+        page.goto(f"{self.url_of_console}/login?next={path}")
+        page.locator("input[name=account]").fill(account)
+        page.locator("input[name=password]").fill(PASSWORD)
+        page.locator("form button").click()
+        expect(page).not_to_have_url(re.compile("/login"))
+        expect(page.get_by_role("banner")).to_be_visible(timeout=SLOW_MS)
+
+
+@contextlib.contextmanager
+def console_lab(folder: Path, **options: Any) -> Iterator[ConsoleLab]:
+    """A laboratory with a hospital, the daemon, its console, and the accounts."""
+    lab = ConsoleLab(folder, url=f"sqlite:///{folder}/lab.db", **options)
+    try:
+        lab.ward.start()
+        lab.start()
+        lab.add_accounts()
+        wait_until(lambda: b"<form" in _front(lab), 20, "the console answers")
+        yield lab
+        assert lab.stop() == 0, lab.log.read_text()[-3000:]
+    finally:
+        lab.end()
+
+
+def _front(lab: ConsoleLab) -> bytes:
+    import urllib.request
+
+    with contextlib.suppress(OSError), urllib.request.urlopen(f"{lab.url_of_console}/login", timeout=5) as answer:
+        return bytes(answer.read())
+    return b""
+
+
+def serious_faults(page: Page) -> list[str]:
+    """What axe finds that keeps somebody out: serious and critical violations, with where they are."""
+    found = Axe().run(page).response["violations"]
+    return [
+        f"{one['id']}: {one['help']}: {[node['target'] for node in one['nodes']][:3]}"
+        for one in found
+        if one["impact"] in ("serious", "critical")
+    ]
