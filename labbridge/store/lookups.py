@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from .erasure import erased
-from .rows import Delivery, Earlier, Message, Row, Spooled
+from .rows import Delivery, Earlier, Message, Proposal, Row, Spooled
 from .schema import columns
 
 R = TypeVar("R", bound=Row)
@@ -97,6 +97,14 @@ class Lookups(ABC):
         """Id and body of the transmissions of an analyzer that broke off and are not settled."""
         broken = "WHERE state = 'open' AND analyzer = ? AND kind = 'incomplete' ORDER BY id"
         return [(message.id, message.body) for message in self._select(Message, broken, analyzer)]
+
+    def proposals(self) -> list[Proposal]:
+        """The corrected specimen ids that wait for a second person."""
+        return self._select(Proposal, "WHERE state = 'open' ORDER BY id")
+
+    def proposal(self, id: int) -> Proposal | None:
+        """One of them, whatever became of it."""
+        return next(iter(self._of(Proposal, "id", [id])), None)
 
     def spooled(self) -> list[Spooled]:
         """The transmissions in the spool, each with its parts joined, in the order in which they began."""
