@@ -30,6 +30,7 @@ from labbridge.links.tcp import ListenError
 from labbridge.links.tls import SecurityError
 from labbridge.metrics import Metrics
 from labbridge.pipeline import Moment, Revision
+from labbridge.saving import MapSaver
 from labbridge.sessions import Desk
 from labbridge.stations import Station, renewed
 from labbridge.store import Store, StoreState, Transaction
@@ -65,6 +66,7 @@ class Daemon:
         self.stations: dict[str, Station] = {}
         self.keeper = Keeper(self.store, settings.store.keep, reactor, clock)
         self.desk = Desk(self.store, settings.console.idle, reactor.seconds, wake)
+        self.maps = MapSaver(path, self.store, self.reload, lambda: self.revision.digest)
         self.console = Watcher([sys.executable, "-m", "labbridge.console", "-c", str(path)], reactor)
         self._control: Any = None
         self._web: Any = None
@@ -170,6 +172,8 @@ class Daemon:
             self.reload().addCallback(
                 lambda problems: reply({"ok": not problems, "said": [] if problems else ["reloaded"], "error": "; ".join(problems)})
             )
+        elif request.command == "map":
+            self.maps.save(request, actor, reply)
         elif request.command in COMMANDS:
             self._run(request, actor, reply)
         else:

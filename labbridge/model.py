@@ -23,7 +23,7 @@ class Value(msgspec.Struct, frozen=True, gc=False, omit_defaults=True):
 class Reason(Value, frozen=True):
     """Why something is held: a code with parameters, rendered in any language (``verification.reasons``).
 
-    Parameters never carry patient data.
+    Parameters never carry patient data; ``why`` may be what a person wrote.
     """
 
     code: str
@@ -165,6 +165,7 @@ class Decision(Value, frozen=True):
     told: str = ""  # call-back: who was told of these results
     told_at: int | None = None  # call-back: when, seconds since 1970, UTC
     read_back: bool = False  # call-back: whether the listener read it back
+    tests: tuple[str, ...] = ()  # what it is about where it has no results of its own; all of them when empty
 
 
 def encode(document: Any) -> bytes:

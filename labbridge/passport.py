@@ -56,7 +56,8 @@ def _rows(reader: Reader, specimen: str) -> Iterator[Row]:
     deliveries = reader.rows(Delivery, "id", [delivery.id for delivery in found.deliveries])
     revisions = reader.rows(Revision, "id", {decision.revision for decision in found.decisions})
     rows: list[Row] = [*messages, *found.reports, *found.decisions, *deliveries, *found.attempts, *revisions]
-    audits = {audit.id: audit for audit in reader.audits(f"{row.table} {astuple(row)[0]}" for row in rows)}
+    subjects = [f"specimen {specimen}", *(f"{row.table} {astuple(row)[0]}" for row in rows)]
+    audits = {audit.id: audit for audit in reader.audits(subjects)}
     gone = {mark.audit_id for row in rows if (mark := erased(_values(row)[-1]))}
     audits |= {audit.id: audit for audit in reader.rows(Audit, "id", gone)}
     yield from rows

@@ -23,8 +23,11 @@ from labbridge.model import Decided, Decision, Reading, Reason, Report, Result, 
 from labbridge.profiles import Profile
 from labbridge.routing import Route, destinations
 from labbridge.verification import Verifier
+from labbridge.verification.reasons import Language, render_all
 
 NO_SPECIMEN = Reason("no-specimen")
+NO_VALUE = frozenset("WX")  # HL7 table 0085: withdrawn, cannot be obtained
+TOLD = frozenset({"not-reportable", "recollect", "withdrawn"})  # reasons that the hospital reads beside such a result
 
 _DIGITS = "0123456789ABCDEFGHIJKLMNOPQRSTUV"
 _PAIRS = [first + second for first in _DIGITS for second in _DIGITS]
@@ -96,6 +99,7 @@ class Revision(msgspec.Struct, frozen=True):
     analyzers: Mapping[str, AnalyzerRules]
     outlets: Mapping[str, Outlet]
     routes: tuple[Route, ...]
+    language: Language = "en"  # of what the hospital is told in words
 
 
 class Outgoing(msgspec.Struct, frozen=True):
@@ -285,10 +289,7 @@ def outgoing_of(
         outlet, written = revision.outlets[name], report
         if outlet.resend == "cumulative":
             written, results = _cumulative(report, results, context.past(key), revision, name)
-        control_id = moment.control_id()
-        write = partial(
-            outlet.writer.write, written, results, control_id=control_id, stamp=moment.stamp, site=revision.site, analyzer=analyzer
-        )
+        write, control_id = _writing(outlet, written, results, analyzer, revision, moment)
         if (
             attachments is not None
             and outlet.attachments
@@ -299,6 +300,43 @@ def outgoing_of(
             payload = write()
         found.append(Outgoing(name, key, control_id, payload, (outlet.wait or 0.0) if waits else 0.0))
     return tuple(found)
+
+
+def withdrawal_of(
+    report: Report, key: str, wrong: Sequence[Decided], destination: str, analyzer: str, revision: Revision, moment: Moment
+) -> Outgoing:
+    """The payload that withdraws these results at one destination: OBX-11 W without a value, each with the reason.
+
+    Raises UnwritableError.
+    """
+    write, control_id = _writing(revision.outlets[destination], report, wrong, analyzer, revision, moment)
+    return Outgoing(destination, key, control_id, write())
+
+
+def _writing(
+    outlet: Outlet, report: Report, results: Sequence[Decided], analyzer: str, revision: Revision, moment: Moment
+) -> tuple[Callable[..., bytes], str]:
+    """How these results are written for a destination, and the control id of it."""
+    control_id, notes = moment.control_id(), {}
+    if results[-1].index >= len(report.results):
+        report = with_entered(report, results)
+    if any(one.status in NO_VALUE for one in results):
+        told = {one.index: [reason for reason in one.verdict.reasons if reason.code in TOLD] for one in results}
+        notes = {index: render_all(reasons, revision.language) for index, reasons in told.items() if reasons}
+    put = partial(outlet.writer.write, report, results, control_id=control_id, stamp=moment.stamp, site=revision.site)
+    write = partial(put, analyzer=analyzer, notes=notes)
+    return write, control_id
+
+
+def with_entered(report: Report, decided: Iterable[Decided]) -> Report:
+    """The report with the results that a person has entered behind those that the analyzer sent."""
+    entered = {one.index: one for one in decided if one.index >= len(report.results)}
+    places = range(len(report.results), max(entered, default=-1) + 1)
+    return msgspec.structs.replace(report, results=(*report.results, *(_entered(entered.get(place)) for place in places)))
+
+
+def _entered(one: Decided | None) -> Result:
+    return Result(one.code, one.value, unit=one.unit, measured_at=one.measured_at, edited=True) if one else Result("")
 
 
 def _begun(name: str, revision: Revision, analyzer: str, news: Sequence[Decided], standing: Sequence[Decided]) -> bool:
@@ -317,6 +355,8 @@ def _cumulative(
     report: Report, results: Sequence[Decided], past: Sequence[Past], revision: Revision, destination: str
 ) -> tuple[Report, list[Decided]]:
     """The report with all that was released for its specimen and patient before, the last value of each test."""
+    if results[-1].index >= len(report.results):
+        report = with_entered(report, results)
     all_results, merged, tests = list(report.results), list(results), {one.test for one in results}
     for earlier in reversed(past):
         both = zip(identity_of(report.patient), identity_of(earlier.report.patient), strict=True)
@@ -326,7 +366,8 @@ def _cumulative(
             if one.test not in tests:
                 tests.add(one.test)
                 merged.append(msgspec.structs.replace(one, index=len(all_results)))
-                all_results.append(earlier.report.results[one.index])
+                said = earlier.report if one.index < len(earlier.report.results) else with_entered(earlier.report, [one])
+                all_results.append(said.results[one.index])
     return msgspec.structs.replace(report, results=tuple(all_results)), merged
 
 

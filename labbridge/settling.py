@@ -24,7 +24,7 @@ def settle(
     before: Sequence[Decided],
     action: Literal["release", "reject", "remap"],
     wanted: frozenset[str],
-    decision_of: tuple[str, str],
+    decision: Decision,
     key: str,
     context: Context,
     rules: AnalyzerRules,
@@ -37,7 +37,7 @@ def settle(
 ) -> Outcome | None:
     """Settles what is held of a report: ``release``, ``reject``, or ``remap`` (verify anew what had no mapping).
 
-    ``wanted`` names the tests or codes meant, all when empty; ``decision_of`` is who and why. A released result whose
+    ``wanted`` names the tests or codes meant, all when empty; ``decision`` is who and why. A released result whose
     test was meanwhile released from a later measurement becomes superseded, unless it is sent as a ``correction``.
     ``context`` holds the specimen's reports, this one (the same object) included; ``together`` names the destinations for
     which an earlier part of the report still waits. A report that only its own problems hold is settled by any release or
@@ -72,7 +72,7 @@ def settle(
     state = pipeline.state_of(now, report)
     if action != "remap" and all(one.verdict.action == "ignore" for one in now):  # a person has seen what is wrong with it
         state = "rejected" if action == "reject" else "released"
-    return Outcome(key, report, state, Decision(tuple(news), *decision_of), b"", outgoing)
+    return Outcome(key, report, state, msgspec.structs.replace(decision, results=tuple(news)), b"", outgoing)
 
 
 def _has_no_mapping(one: Decided) -> bool:

@@ -32,6 +32,7 @@ _DELIVERED, _QUEUED, _OTHER, _ACCEPTED, _TOUCHED = (1 << n for n in range(5))
 # Of a report.
 _PLAIN, _LOOK = 1, 2
 
+_SETTLING = frozenset({"", "release", "reject", "confirm-id"})  # kinds of decisions; version 0.1.0 did not write them down
 _GONE = frozenset({"released", "rejected", "superseded", "kept"})
 
 
@@ -199,7 +200,7 @@ def states_of(report: Any, decisions: Sequence[bytes], *, old: bool = False) -> 
     now = pipeline.standing(decided)
     states = frozenset({pipeline.state_of(now, said)})
     if decided and all(one.verdict.action == "ignore" for one in now):
-        if decided[-1].actor != "rules":
+        if any(one.actor != "rules" and one.kind in _SETTLING for one in decided):
             states |= {"released", "rejected"}  # a person has settled its problems
         elif old and now:
             states |= {"released"}  # 0.1.0 held no problems of a report of which nothing was to leave

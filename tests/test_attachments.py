@@ -16,7 +16,7 @@ from labbridge.attachments import Attachments
 from labbridge.context import Context, Past
 from labbridge.formats import er7, oru
 from labbridge.formats.er7 import DEFAULT, Delimiters
-from labbridge.model import Report, encode
+from labbridge.model import Decision, Report, encode
 from labbridge.pipeline import AnalyzerRules, Outcome, Revision
 from labbridge.routing import Route
 
@@ -60,7 +60,7 @@ def decided(message: bytes, rules: AnalyzerRules = RULES, compiled: Revision = A
 def settled(outcome: Outcome, compiled: Revision, source: Attachments, together: frozenset[str] = frozenset()) -> Outcome:
     """A person releases what is held of it, as it was stored."""
     report = msgspec.json.decode(encode(outcome.report), type=Report)
-    before, who = outcome.decision.results, ("tech", "seen")
+    before, who = outcome.decision.results, Decision((), "tech", "seen")
     context = Context({"S1": [Past("a-1", NOW, b"", b"", report, before)]})
     more = who, "S1", context, RULES, compiled, moment(60)
     found = settling.settle(report, before, "release", frozenset(), *more, together=together, attachments=source)

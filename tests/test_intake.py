@@ -837,6 +837,6 @@ def test_a_retry_sends_what_no_later_measurement_has_replaced(road: Road) -> Non
     road.turn()
     one, two = road.queued
     road.ask(lambda tx: (tx.set_delivery_state(one.id, "refused"), tx.set_delivery_state(two.id, "delivered")))
-    road.ask(lambda tx: commands.retry(tx, compiled, moment(60), Request("retry", deliveries=[one.id]), "tech"))
+    road.ask(lambda tx: commands.COMMANDS["retry"](tx, compiled, moment(60), Request("retry", deliveries=[one.id]), "tech"))
     payloads = road.rows("select payload from delivery where state = 'queued'")
     assert any(b"GLU" in payload for payload in payloads), road.rows("select id, state from delivery")

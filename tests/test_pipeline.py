@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from labbridge import pipeline, settling
 from labbridge.context import PAST, Context, Past
 from labbridge.formats.oru import UnwritableError
-from labbridge.model import Decided, Patient, Reason, RemoteProtocolError, Report, Result, Specimen, Verdict
+from labbridge.model import Decided, Decision, Patient, Reason, RemoteProtocolError, Report, Result, Specimen, Verdict
 from labbridge.pipeline import AnalyzerRules, Moment, Outcome, Revision
 from labbridge.routing import Route
 
@@ -72,7 +72,7 @@ class Lab:
             past[number].decided,
             action,
             frozenset(wanted),
-            ("tech", "seen"),
+            Decision((), "tech", "seen"),
             outcome.key,
             Context({outcome.key: [one for one, its in zip(past, self.outcomes, strict=True) if its.key == outcome.key]}),
             mine,
@@ -684,7 +684,7 @@ def test_a_mapped_result_that_cannot_be_written_is_held() -> None:
         outcome.decision.results,
         "remap",
         frozenset(),
-        ("tech", ""),
+        Decision((), "tech"),
         "S1",
         context,
         rules,

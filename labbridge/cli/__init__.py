@@ -5,7 +5,7 @@ Exit status: 0 well, 1 failed, 2 wrong usage, 78 wrong configuration.
 
 import typer
 
-from labbridge.cli import acting, looking, proving, running, trying, users
+from labbridge.cli import acting, looking, mapping, proving, running, trying, users
 
 app = typer.Typer(
     name="labbridge",
@@ -16,6 +16,7 @@ app = typer.Typer(
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 queue = typer.Typer(no_args_is_help=True, help="What waits for the hospital: list, retry, cancel, release-mapped.")
+maps = typer.Typer(no_args_is_help=True, help="The tables of the mappings: list, show, save, set; what is unmapped.")
 user = typer.Typer(no_args_is_help=True, help="Accounts of the console: add, list, change.")
 database = typer.Typer(no_args_is_help=True, help="The database: migrate it, say where it stands.")
 simulate = typer.Typer(no_args_is_help=True, help="One simulator: an analyzer of any profile, or a hospital.")
@@ -29,7 +30,15 @@ app.add_typer(simulate, name="simulate")
 app.command("pending")(looking.pending)
 app.command("release")(acting.release)
 app.command("reject")(acting.reject)
+app.command("not-reportable")(acting.not_reportable)
+app.command("recollect")(acting.recollect)
+app.command("edit")(acting.edit)
+app.command("comment")(acting.comment)
+app.command("call-back")(acting.call_back)
+app.command("acknowledge")(acting.acknowledge)
+app.command("viewed")(acting.viewed)
 app.add_typer(queue, name="queue")
+app.add_typer(maps, name="map")
 app.command("trace")(looking.trace)
 app.command("init")(trying.init)
 app.command("verify")(proving.verify)
@@ -37,10 +46,16 @@ app.add_typer(user, name="user")
 app.add_typer(database, name="db")
 queue.command("list")(looking.queue_list)
 queue.command("retry")(acting.retry)
+queue.command("send-again")(acting.send_again)
 queue.command("cancel")(acting.cancel)
 queue.command("release-mapped")(acting.release_mapped)
 queue.command("pause")(acting.pause)
 queue.command("resume")(acting.resume)
+maps.command("list")(mapping.list_)
+maps.command("show")(mapping.show)
+maps.command("save")(mapping.save)
+maps.command("set")(mapping.set_)
+maps.command("unmapped")(mapping.list_unmapped)
 user.command("add")(users.add)
 user.command("list")(users.list_)
 user.command("change")(users.change)

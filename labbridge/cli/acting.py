@@ -10,7 +10,7 @@ from typing import Annotated, Any
 
 import typer
 
-from labbridge import accounts, asking, commands, revision
+from labbridge import accounts, asking, commands, revision, saving
 from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, ConfigFile, console, fail, settings_of
 from labbridge.commands import CommandError, Request
 from labbridge.config import Settings
@@ -27,6 +27,13 @@ Correction = Annotated[
     bool, typer.Option("--correction", help="Send it as a correction even where a later measurement was released.")
 ]
 
+Reports = Annotated[list[int] | None, typer.Option("--report", help="Only this report, as `labbridge trace` numbers it.")]
+Told = Annotated[str, typer.Option("--told", help="Call-back: who was told of the critical values.")]
+ToldAt = Annotated[str, typer.Option("--told-at", help="Call-back: when, as 2026-11-21T03:15:00+08:00; now if not given.")]
+ReadBack = Annotated[bool, typer.Option("--read-back", help="Call-back: the listener has read the values back.")]
+Preview = Annotated[bool, typer.Option("--preview", help="Change nothing; show what the hospital would receive.")]
+Specimen = Annotated[str, typer.Argument(help="The specimen's id.")]
+
 
 def perform(path: Path, command: str, **options: Any) -> None:
     """Carries a command out and prints what was done; exit status 1 when it cannot be."""
@@ -40,6 +47,10 @@ def perform(path: Path, command: str, **options: Any) -> None:
         fail(f"the daemon did not answer at {settings.control.path}: {error}")
     for line in answer.get("said", ()):
         console.print(shown(line), markup=False)
+    for leaf in (answer.get("answer") or {}).get("leaves", ()):
+        console.print(shown(f"{leaf['destination']} would receive for {leaf['specimen']}:"), markup=False)
+        for line in leaf["text"].splitlines():
+            console.print(shown(f"  {line}"), markup=False)
     if not answer.get("ok"):
         fail(str(answer.get("error")))
     if not answer.get("said"):
@@ -48,6 +59,9 @@ def perform(path: Path, command: str, **options: Any) -> None:
 
 def _alone(settings: Settings, path: Path, request: Request) -> dict[str, Any]:
     """No daemon runs: takes the store's lock and runs the same function."""
+    if request.command == "map":
+        with _writing(settings, 30) as store:
+            return saving.alone(path, request, getpass.getuser(), store)
     command = (commands.COMMANDS | accounts.COMMANDS).get(request.command)
     if command is None:
         fail(f"no daemon runs for this configuration ({settings.control.path}): start it with `labbridge run`")
@@ -78,17 +92,121 @@ def _writing(settings: Settings, seconds: float) -> Iterator[Store]:
 
 
 def release(
-    specimen: Annotated[str, typer.Argument(help="The specimen's id.")],
+    specimen: Specimen,
     reason: Because = "",
     tests: Tests = None,
+    reports: Reports = None,
+    told: Told = "",
+    told_at: ToldAt = "",
+    read_back: ReadBack = False,
     correction: Correction = False,
+    preview: Preview = False,
     config: ConfigFile = DEFAULT_CONFIG,
 ) -> None:
     """Release what is held of a specimen: all of it, or the tests named.
 
-    Results without a mapping or a value stay held; results overtaken by a later measurement become superseded.
+    Results without a mapping or a value stay held; results overtaken by a later measurement become superseded. A critical
+    value leaves only with a call-back: --told "Dr. Li" --read-back, or `labbridge call-back` before.
     """
-    perform(config, "release", specimen=specimen, tests=tests, reason=reason, correction=correction)
+    call = {"told": told, "told_at": told_at, "read_back": read_back}
+    chosen = {"specimen": specimen, "tests": tests, "reports": reports}
+    perform(config, "release", **chosen, **call, reason=reason, correction=correction, preview=preview)
+
+
+def not_reportable(
+    specimen: Specimen,
+    reason: Because = "",
+    tests: Tests = None,
+    reports: Reports = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also what was released already.")] = False,
+    preview: Preview = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Tell the hospital that no result can be had: of all that is held of a specimen, or of the tests named.
+
+    The hospital receives OBX-11 X without a value, and the reason in an NTE. A test named with --test is meant also where it
+    was released already: X then takes the place of its value.
+    """
+    chosen = {"specimen": specimen, "tests": tests, "reports": reports, "everything": everything}
+    perform(config, "not-reportable", **chosen, reason=reason, preview=preview)
+
+
+def recollect(
+    specimen: Specimen,
+    reason: Because = "",
+    tests: Tests = None,
+    reports: Reports = None,
+    everything: Annotated[bool, typer.Option("--all", help="Also what was released already.")] = False,
+    preview: Preview = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Tell the hospital that no result can be had of this specimen, and ask for a new one.
+
+    As `not-reportable`; the NTE asks to collect and send a new specimen, and says why.
+    """
+    chosen = {"specimen": specimen, "tests": tests, "reports": reports, "everything": everything}
+    perform(config, "recollect", **chosen, reason=reason, preview=preview)
+
+
+def edit(
+    specimen: Specimen,
+    test: Annotated[str, typer.Argument(help="The test, as tests.csv names it.")],
+    value: Annotated[str, typer.Argument(help="Its value in the unit of tests.csv.")],
+    reason: Because = "",
+    reports: Reports = None,
+    told: Told = "",
+    told_at: ToldAt = "",
+    read_back: ReadBack = False,
+    correction: Correction = False,
+    preview: Preview = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Give a test another value, or one where no report has it (a manual differential), and release it.
+
+    The value is rounded, judged by the limits and flagged as any value; what the analyzer sent is kept. The hospital receives
+    OBX-11 C where it had a value before, F otherwise. A critical value needs a call-back.
+    """
+    call = {"told": told, "told_at": told_at, "read_back": read_back}
+    chosen = {"specimen": specimen, "tests": [test], "value": value, "reports": reports}
+    perform(config, "edit", **chosen, **call, reason=reason, correction=correction, preview=preview)
+
+
+def comment(
+    specimen: Specimen,
+    note: Annotated[str, typer.Argument(help="The comment.")],
+    reports: Reports = None,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Keep a comment with a specimen. The hospital receives nothing."""
+    perform(config, "comment", specimen=specimen, note=note, reports=reports)
+
+
+def call_back(
+    specimen: Specimen,
+    told: Told = "",
+    told_at: ToldAt = "",
+    read_back: ReadBack = False,
+    tests: Tests = None,
+    reports: Reports = None,
+    reason: Because = "",
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Keep who was told of a specimen's critical values, or of the tests named, and when. The hospital receives nothing.
+
+    Only what was read back counts for `release`; a value that is changed afterwards must be told again.
+    """
+    call = {"told": told, "told_at": told_at, "read_back": read_back}
+    perform(config, "call-back", specimen=specimen, tests=tests, reports=reports, reason=reason, **call)
+
+
+def acknowledge(specimen: Specimen, reason: Because = "", config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Silence the signal of a specimen's held critical values; they stay held. The hospital receives nothing."""
+    perform(config, "acknowledge", specimen=specimen, reason=reason)
+
+
+def viewed(specimen: Specimen, reason: Because = "", config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Write into the audit trail that you have looked at a specimen. The hospital receives nothing."""
+    perform(config, "viewed", specimen=specimen, reason=reason)
 
 
 def reject(
@@ -112,6 +230,14 @@ def retry(
     """Send refused deliveries again, the same bytes with the same MSH-10."""
     chosen = {"deliveries": deliveries, "everything": everything, "destination": destination}
     perform(config, "retry", **chosen, reason=reason, correction=correction)
+
+
+def send_again(deliveries: Deliveries = None, reason: Because = "", config: ConfigFile = DEFAULT_CONFIG) -> None:
+    """Send what was delivered (or cancelled) once more: a new delivery of the same content with a new MSH-10.
+
+    Refused where a test of it has left again since, or its report was rejected: an old value must not follow a newer one.
+    """
+    perform(config, "send-again", deliveries=deliveries, reason=reason)
 
 
 def cancel(

@@ -7,7 +7,7 @@ held reports those alone on which something was decided since.
 import asyncio
 import time
 from collections import defaultdict
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal
 
@@ -18,29 +18,15 @@ from labbridge import config, mapping, revision
 from labbridge.commands import Request
 from labbridge.config import Settings
 from labbridge.console import session
+from labbridge.console.held import Held
 from labbridge.store import Reader, StoreError
 from labbridge.store.figures import Figures
 from labbridge.store.hours import Hours
-from labbridge.store.rows import Earlier, Message
 
 What = Literal["status", "held", "queue"]
 PERIOD = 1.0
 MINUTE = 60.0
 log = structlog.get_logger()
-
-
-class Held:
-    """What is held, in memory: reports by their id, open messages by their id's negative."""
-
-    def __init__(self) -> None:
-        self.rows: dict[int, Any] = {}
-
-    def take(self, reports: Sequence[Earlier], messages: Sequence[Message], gone: Collection[int]) -> None:
-        """Takes what is new or changed, and drops what is no longer held (keys of ``rows``)."""
-        self.rows.update((one.report_id, one) for one in reports)
-        self.rows.update((-one.id, one) for one in messages)
-        for key in gone:
-            self.rows.pop(key, None)
 
 
 class Watch:
@@ -51,7 +37,7 @@ class Watch:
         self.path = path
         self.reader = reader
         self.status: dict[str, Any] = {}
-        self.held = Held()
+        self.held = Held(settings, self.catalogue)
         self.present: dict[str, set[str]] = defaultdict(set)
         self.revision = ""
         self.ready = asyncio.Event()
@@ -156,10 +142,14 @@ class Watch:
         if status != self.status:
             self.status = status
             changed.append("status")
+        before = self.held.version
         for news in self._figures.news():
             self.held.take(news.reports, news.messages, news.gone)
             if "queue" not in changed:
-                changed += ["held", "queue"]
+                changed.append("queue")
+        self.held.look(self.reader, time.time())
+        if self.held.version != before:
+            changed.append("held")
         return changed
 
 

@@ -63,6 +63,7 @@ class Attachment(NamedTuple):
 
 
 _REMEMBERED, _LONGEST, _MANY = 8192, 64, 200  # values, the characters of one, the results of one message
+_NO_NOTES: Mapping[int, str] = {}
 _TIME = 40  # characters of a time: what goes beyond says nothing of its precision
 _NUMERIC = frozenset(("number", "comparator", "ratio"))
 _NUMBER = re.compile(r"[+-]?(?:\d+\.?\d*|\.\d+)")
@@ -125,11 +126,12 @@ class Writer:
         site: str = "",
         analyzer: str = "",
         attachments: Sequence[Attachment] = (),
+        notes: Mapping[int, str] = _NO_NOTES,
     ) -> bytes:
         """The ORU^R01 of these results of a report, in their order; those of one panel stand together.
 
-        Attachments stand behind the results of their test's panel, or of the first OBR. ``stamp`` (YYYYMMDDHHMMSS+ZZZZ) is MSH-7
-        and OBR-22; ``control_id`` is MSH-10. Raises UnwritableError.
+        Attachments stand behind the results of their test's panel, or of the first OBR; a note (by the result's index) in an
+        NTE behind its OBX. ``stamp`` (YYYYMMDDHHMMSS+ZZZZ) is MSH-7 and OBR-22; ``control_id`` is MSH-10. Raises UnwritableError.
         """
         message = Message(report, control_id, stamp, site, analyzer or report.sender)
         changes = {name: [(n, template(message)) for n, template in templates] for name, templates in self._fields.items()}
@@ -138,7 +140,7 @@ class Writer:
             lines.append(completed(_patient(report.patient), changes))
             if "PV1" in changes:
                 lines.append(completed("PV1|1|U", changes))
-        lines += self._body(message, decided, changes, attachments)
+        lines += self._body(message, decided, changes, attachments, notes)
         lines += [template(message) for template in self._extra]
         try:
             return ("\r".join(lines) + "\r").encode(self._codec)
@@ -167,11 +169,18 @@ class Writer:
             places.append((place, f"OBX|{len(places) + 1}|", f"|{test.observation}|{sub}|"))
         return [(request, places) for request, places, _ in groups.values()]
 
-    def _body(self, message: Message, decided: Sequence[Decided], changes: Changes, attachments: Sequence[Attachment]) -> list[str]:
+    def _body(
+        self,
+        message: Message,
+        decided: Sequence[Decided],
+        changes: Changes,
+        attachments: Sequence[Attachment],
+        notes: Mapping[int, str],
+    ) -> list[str]:
         """The OBR of every group of results, its OBX, and the specimen."""
         report, stamp, level = message.report, message.stamp, self._level
         work_out = self._groups if len(decided) <= _MANY else self._grouped
-        observe = self._observation_of(message, changes)
+        observe = self._observation_of(message, changes, notes)
         collected = self._collected(report.specimen)
         specimen = [completed(_specimen(report.specimen, collected), changes)] if level >= (2, 5) else []
         request = self._request_of(report, collected, decided)
@@ -245,8 +254,10 @@ class Writer:
 
         return request
 
-    def _observation_of(self, message: Message, changes: Changes) -> Callable[[Sequence[Decided], Sequence[_Place]], list[str]]:
-        """The OBX of each group of a report's results."""
+    def _observation_of(
+        self, message: Message, changes: Changes, notes: Mapping[int, str]
+    ) -> Callable[[Sequence[Decided], Sequence[_Place]], list[str]]:
+        """The OBX of each group of a report's results, each with its note."""
         results, said, say = message.report.results, self._said, self._say
         ucum, analyzers_flags = self.form.units == "ucum", self.form.flags == "analyzer"
         equipment = self._equipment(message)
@@ -266,6 +277,8 @@ class Writer:
                 kind, rest = said.get(what) or say(*what)
                 line = f"{number}{kind}{observation}{rest}{time}{equipment}"
                 lines.append(line if plain else completed(line, changes))
+                if one.index in notes:
+                    lines.append(f"NTE|1|L|{escape(' '.join(notes[one.index].split()))}")
             return lines
 
         return observe
@@ -317,8 +330,8 @@ def _numeric(text: str) -> tuple[str, str]:
 
 
 def _status(statuses: set[str]) -> str:
-    """OBR-25 of the OBX-11 below it (HL7 table 0123): corrected, else preliminary, else final."""
-    if "C" in statuses:
+    """OBR-25 of the OBX-11 below it (HL7 table 0123): corrected or withdrawn, else preliminary, else final."""
+    if statuses & set("CW"):
         return "C"
     if statuses & set("PRSI"):
         return "P"

@@ -61,6 +61,10 @@ class Lookups(ABC):
         """The reports known by this specimen id or key, newest last, at most ``HISTORY`` of them."""
         return self._reports(_REPORTS_OF, storable(specimen), storable(specimen), HISTORY)
 
+    def reports(self, ids: Iterable[int]) -> list[Earlier]:
+        """These reports, in order of id."""
+        return self._reports("SELECT report.* FROM {list} JOIN report ON report.id = CAST(wanted.value AS bigint)", _json(ids))
+
     def held_reports(self, limit: int = 2**31) -> list[Earlier]:
         """The reports that are held, the oldest first."""
         return self._reports("SELECT * FROM report WHERE state = 'held' ORDER BY id LIMIT ?", limit)

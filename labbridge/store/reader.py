@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 from .engine import explain, is_sqlite, parse, reading
 from .erasure import erased
 from .ledger import START, Link
-from .lookups import Lookups, R, spoken
+from .lookups import R, spoken, storable
+from .overview import Overview
 from .rows import Attempt, Audit, Decision, Delivery, Earlier, Message, Queued, Trace
 from .schema import columns
 
@@ -22,8 +23,20 @@ _QUEUED = """
 
 _REPORTS_BY_ID = "SELECT report.* FROM {list} JOIN report ON report.id = CAST(wanted.value AS bigint)"
 
+_STUCK = """
+    SELECT {columns}, coalesce(report.specimen, '') FROM delivery LEFT JOIN report ON report.id = delivery.report_id
+    WHERE delivery.state IN ('queued', 'refused') AND delivery.destination = ? AND delivery.state = ?
+    ORDER BY delivery.id LIMIT ?"""
 
-class Reader(Lookups):
+
+LOOKED = 20_000
+
+_LATEST = """
+    SELECT message_id, at, specimen FROM report
+    WHERE id > (SELECT coalesce(max(id), 0) FROM report) - ? AND analyzer = ? ORDER BY id DESC LIMIT ?"""
+
+
+class Reader(Overview):
     """A store, for reading; raises StoreError when there is none, StoreUnavailable when it cannot be reached.
 
     Safe in several threads. Every statement has a snapshot of its own; lists are in order of id.
@@ -60,6 +73,21 @@ class Reader(Lookups):
         small = ", ".join(f"delivery.{name}" for name in list(columns(Delivery))[:-1])
         rows = [Queued(*(*row[:-1], b"", row[-1])) for row in self._read(_QUEUED.format(columns=small))]
         return [row for row in rows if destination in (None, row.destination)]
+
+    def latest(self, analyzer: str, limit: int) -> list[tuple[int, int, str]]:
+        """An analyzer's newest reports: message, time and specimen; among the last ``LOOKED`` of all, newest first."""
+        return [(row[0], row[1], row[2]) for row in self._read(_LATEST, LOOKED, analyzer, limit)]
+
+    def stuck(self, destination: str, state: str, limit: int) -> list[Queued]:
+        """The oldest deliveries to a destination that are ``queued`` or ``refused``."""
+        small = ", ".join(f"delivery.{name}" for name in list(columns(Delivery))[:-1])
+        rows = self._read(_STUCK.format(columns=small), destination, state, limit)
+        return [Queued(*(*row[:-1], b"", row[-1])) for row in rows]
+
+    def reports_of_patient(self, patient: str, before: int, limit: int) -> list[Earlier]:
+        """The newest reports on a patient, by the id that was sent, older than the report ``before``, oldest first."""
+        chosen = "SELECT * FROM report WHERE patient = ? AND patient != '' AND id < ? ORDER BY id DESC LIMIT ?"
+        return self._reports(chosen, storable(patient), before, limit)
 
     def attempts(self, delivery_id: int) -> list[Attempt]:
         """The answers to one delivery."""

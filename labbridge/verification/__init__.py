@@ -138,6 +138,13 @@ class Verifier:
             return self.verify(report, [codes.map(result, alike.specimen) for result in report.results], released, now, also)
         return tuple(found)
 
+    def value_of(self, report: Report, index: int, code: str, mapped: Mapped, measured_at: int | None, now: float) -> Decided:
+        """A value that a person gives: with its flag and reference, held where the limits alone would hold it."""
+        limits = self.catalogue.limits_for(report.patient.sex, age_in_days(report.patient, now, self.zone), report.specimen.type)
+        one = self._one(index, Result(code, measured_at=measured_at), mapped, _Case((), limits, {}, -math.inf, frozenset()))
+        reasons = tuple(reason for reason in one.verdict.reasons if reason != _MANUAL)  # a person it is
+        return replace(one, verdict=Verdict("hold", reasons) if reasons else RELEASE)
+
     def _case(
         self, report: Report, released: Mapping[str, Known], now: float, also: tuple[Reason, ...], again: frozenset[str]
     ) -> _Case:
@@ -236,12 +243,12 @@ class Verifier:
         policy, older = self.rules.repeat, before.is_later_than(result.measured_at)
         if not before.final and not older:
             return RELEASE
-        params = {"test": test, "before": before.value}
+        params = {"test": test, "before": before.value} if before.value else {"test": test}
         unknown = before.measured_at is None or result.measured_at is None
         if policy == "first" and result.status not in ("C", "A"):
             return Verdict("superseded", (Reason("repeat-first", params),))
         if policy != "latest-measured" or unknown:
-            return Verdict("hold", (Reason("repeat", params),))
+            return Verdict("hold", (Reason("repeat", params) if before.value else Reason("after-not-reportable", params),))
         return Verdict("superseded", (Reason("older-measurement", params),)) if older else RELEASE
 
     def keep_back(self, decided: tuple[Decided, ...]) -> tuple[Decided, ...]:

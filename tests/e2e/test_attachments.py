@@ -75,7 +75,7 @@ def test_a_held_report_keeps_its_image_until_a_person_releases_it(both: Both) ->
     both.tell(specimen, CRITICAL)
     wait_until(lambda: both.lab.held(specimen), 10, "held")
     assert both.asks.of(specimen) == []
-    assert "without" not in both.lab.well("release", specimen, "--reason", "telephoned")
+    assert "without" not in both.lab.well("release", specimen, "--reason", "telephoned", "--told", "Dr. Li", "--read-back")
     assert both.arrived(specimen) == [["15000", "H001"]]
 
 
@@ -83,7 +83,7 @@ def test_an_image_leaves_with_the_first_part_of_its_report(both: Both) -> None:
     specimen = fresh()
     both.tell(specimen, CRITICAL, RBC)
     assert both.arrived(specimen) == [["15000", "H024"]]
-    both.lab.well("release", specimen, "--reason", "telephoned")
+    both.lab.well("release", specimen, "--reason", "telephoned", "--told", "Dr. Li", "--read-back")
     assert both.arrived(specimen, 2) == [["15000", "H024"], ["H001"]]
 
 
@@ -97,6 +97,6 @@ def test_without_the_message_a_report_leaves_without_its_image_and_says_so(both:
         [(document,)] = store.execute("SELECT document FROM report WHERE specimen = ?", (specimen,))
         assert len(document) < 1000
         store.execute("UPDATE message SET body = ? WHERE size > 50000", (mark(1, bytes(32)),))
-    assert "leaves without its attachments" in both.lab.well("release", specimen, "--reason", "telephoned")
+    assert "leaves without its attachments" in both.lab.well("release", specimen, "--reason", "telephoned", "--told", "Dr. Li", "--read-back")
     both.lab.start()
     assert both.arrived(specimen) == [["H001"]]

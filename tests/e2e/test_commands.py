@@ -22,6 +22,7 @@ from tests.support import END, START, field, his_ack, oru, wait_until
 
 Own = Callable[..., Lab]
 CRITICAL = ("6690-2^WBC^LN", "0.20", "10*9/L")
+CALLED = ("--told", "Dr. Li, ward 7", "--read-back")
 
 
 def _audit(lab: Lab, action: str) -> list[tuple[str, str, str, str, str]]:
@@ -43,7 +44,7 @@ def test_promise_8_a_release_is_sent_and_in_the_audit_trail(shared: Lab) -> None
     status, said = shared.cli("release", specimen)
     assert (status, "--reason" in said) == (1, True)
     assert len(shared.ward.of(specimen)) == 1
-    said = shared.well("release", specimen, "--reason", "seen and telephoned")
+    said = shared.well("release", specimen, "--reason", "seen and telephoned", *CALLED)
     assert "WBC release" in said
     _, (_, second) = shared.ward.wait(specimen, 2)
     assert observations(second)["H001"][5] == "0.20"
@@ -51,7 +52,9 @@ def test_promise_8_a_release_is_sent_and_in_the_audit_trail(shared: Lab) -> None
     report = shared.story(specimen, "report")[0]["report_id"]
     mine = [entry for entry in _audit(shared, "release") if entry[1] == f"report {report}"]
     assert [(actor, reason) for actor, _, reason, *_ in mine] == [(getpass.getuser(), "seen and telephoned")]
-    assert (json.loads(mine[0][3]), json.loads(mine[0][4])) == ({"WBC": "hold"}, {"WBC": "release"})
+    new = json.loads(mine[0][4])
+    called = {"told": "Dr. Li, ward 7", "told at": new["told at"], "read back": "yes"}
+    assert (json.loads(mine[0][3]), json.loads(mine[0][4])) == ({"WBC": "hold"}, {"WBC": "release"} | called)
     decisions = shared.story(specimen, "decision")
     assert [row["actor"] for row in decisions] == ["rules", getpass.getuser()]
     assert shared.cli("release", specimen, "--reason", "again")[0] == 1
@@ -73,7 +76,7 @@ def test_one_test_of_several_is_released_by_name(shared: Lab) -> None:
     specimen = fresh()
     shared.tell(specimen, CRITICAL, ("718-7^HGB^LN", "40", "g/L"), UNKNOWN)
     wait_until(lambda: shared.held(specimen), 5, "held")
-    shared.well("release", specimen, "--test", "HGB", "--reason", "telephoned")
+    shared.well("release", specimen, "--test", "HGB", "--reason", "telephoned", *CALLED)
     [(_, message)] = shared.ward.wait(specimen)
     assert sorted(observations(message)) == ["H025"]
     assert [one["code"] for one in shared.held(specimen)[0]["results"]] == ["6690-2", "99999"]
@@ -116,7 +119,7 @@ def test_commands_without_a_daemon_take_the_store_themselves(own: Own) -> None:
         client.send(oru(unread, 1, [WBC]).replace(b"|ORU^R01|", b"||"))
     assert lab.stop() == 0
     assert {row["specimen"] for row in lab.rows("pending") if "specimen" in row} == {specimen, other}
-    assert "WBC release" in lab.well("release", specimen, "--reason", "telephoned")
+    assert "WBC release" in lab.well("release", specimen, "--reason", "telephoned", *CALLED)
     lab.well("reject", other, "--reason", "clotted")
     [message] = lab.messages("unreadable")
     lab.well("reject", f"#{message['id']}", "--reason", "seen")
@@ -145,7 +148,7 @@ def test_partial_wait_joins_what_is_released_later(own: Own) -> None:
     lab.tell(joined, ("777-3^PLT^LN", "210", "10*9/L"))
     time.sleep(0.2)
     assert not lab.ward.of(joined), "the lane keeps its order"
-    lab.well("release", joined, "--test", "WBC", "--reason", "telephoned")
+    lab.well("release", joined, "--test", "WBC", "--reason", "telephoned", *CALLED)
     first, second = lab.ward.wait(joined, 2)
     assert sorted(observations(first[1])) == ["H032"]
     assert sorted(observations(second[1])) == ["H001", "H024"]
@@ -161,7 +164,7 @@ def test_partial_wait_ends_when_its_time_is_up(own: Own) -> None:
     [(_, message)] = lab.ward.wait(specimen)
     assert time.monotonic() - began > 0.9
     assert sorted(observations(message)) == ["H024"]
-    lab.well("release", specimen, "--reason", "telephoned")
+    lab.well("release", specimen, "--reason", "telephoned", *CALLED)
     _, (_, message) = lab.ward.wait(specimen, 2)
     assert sorted(observations(message)) == ["H001"]
 
@@ -190,7 +193,7 @@ def test_hold_panel_keeps_the_panel_back_and_hold_report_everything(own: Own) ->
         assert not lab.ward.of(specimen)
         assert lab.reasons(specimen) == {"critical", "held-with"}
         assert "kept back with" in lab.well("pending")
-        lab.well("release", specimen, "--reason", "telephoned")
+        lab.well("release", specimen, "--reason", "telephoned", *CALLED)
         assert sorted(observations(lab.ward.wait(specimen)[0][1])) == ["H001", "H024"]
 
 
@@ -382,7 +385,7 @@ def test_the_command_itself_runs_as_a_process(shared: Lab) -> None:
     refused = shared.run("release", specimen)
     assert (refused.returncode, refused.stdout) == (1, "")
     assert "--reason" in refused.stderr
-    done = shared.run("release", specimen, "--reason", "seen")
+    done = shared.run("release", specimen, "--reason", "seen", *CALLED)
     assert (done.returncode, done.stderr) == (0, "")
     shared.ward.wait(specimen)
     assert field(shared.ward.of(specimen)[0][1], b"OBX", 5) == "0.20"

@@ -159,5 +159,6 @@ def _release(laboratory: Laboratory, specimen: str, reason: str) -> None:
     with closing(socket.socket(socket.AF_UNIX)) as client:
         client.settimeout(20)
         client.connect(str(laboratory.folder / "labbridge.sock"))
-        client.sendall(json.dumps({"command": "release", "specimen": specimen, "reason": reason}).encode() + b"\n")
+        release = {"command": "release", "specimen": specimen, "reason": reason, "told": "Dr. Li", "read_back": True}
+        client.sendall(json.dumps(release).encode() + b"\n")
         assert client.recv(65536)

@@ -1,0 +1,231 @@
+"""Pending: what is held, waits or was refused, the most urgent first; beside it the results of the specimen that is open."""
+
+import asyncio
+from typing import Any
+
+from nicegui import run, ui
+
+from labbridge.console import deeds, groups, session
+from labbridge.console.acting import act, ask_reason
+from labbridge.console.frame import page
+from labbridge.console.keys import on_keys
+from labbridge.console.listing import COLUMNS, ROW, cells, reason_choices, what_choices
+from labbridge.console.results import Panel, results_panel
+from labbridge.console.rows import Filter, Key, Row
+from labbridge.console.texts import _, number_text, reason_text, time_text
+from labbridge.console.watch import watch
+from labbridge.model import Reason, decode
+from labbridge.showing import brief
+
+PAGE = 50  # rows on the screen
+TICK_S = 2.0  # ages, and who has what open
+
+
+@page("/pending", "Pending", "see pending")
+async def pending(specimen: str = "") -> None:
+    """The list and the panel; ``?specimen=`` opens one at once."""
+    await Pending().build(specimen)
+
+
+class Pending:
+    """What one person sees: rows as they were when the list was last asked for, and the specimen that is open."""
+
+    def __init__(self) -> None:
+        self.filter = Filter()
+        self.grouped = False
+        self.rows: dict[Key, Row] = {}
+        self.first = 0  # of the rows on the screen
+        self.cursor = 0  # of the rows on the screen, the one that Enter opens
+        self.panel: Panel | None = None
+        self.opening = asyncio.Lock()
+        self.version = -1
+
+    async def build(self, specimen: str) -> None:
+        """Draws the page."""
+        self._choose()
+        groups.proposals()
+        self._bar()
+        with ui.row().classes("w-full no-wrap items-start gap-3 lb-pending"):
+            with ui.column().classes("gap-1 lb-list"):
+                self.heading()
+                self.table = ui.table(columns=COLUMNS(), rows=[], row_key="key", pagination=0)
+                self.table.props("dense flat hide-pagination wrap-cells").classes("w-full").add_slot("body", ROW)
+                self.table.on("choose", lambda event: self._chosen(str(event.args)))
+            self.side = ui.column().classes("gap-2 lb-side").props(f'role=region aria-label="{_("Results of the specimen")}"')
+        with self.side:
+            ui.label(_("Scan a barcode, or choose a row.")).classes("text-lg opacity-70 p-6")
+        self._draw()
+        on_keys(self._pressed)
+        watch().on_change("held", self._changed)
+        ui.timer(TICK_S, self._draw)
+        if specimen:
+            await self.open(specimen)
+
+    def _bar(self) -> None:
+        choices = watch().held.choices()
+        with ui.row().classes("w-full items-center gap-2"):
+            self.scan = ui.input(placeholder=_("Scan or type a barcode")).props("outlined dense autofocus clearable")
+            self.scan.props(f'aria-label="{_("Barcode")}"').classes("lb-scan w-64 text-lg").on("keydown.enter", self._scanned)
+            self._select(_("What"), what_choices(), "what")
+            self._select(_("Analyzer"), {name: name for name in choices.analyzers}, "analyzer")
+            self._select(_("Reason"), reason_choices(choices.reasons), "reason")
+            self._select(_("Test"), {brief(test): test for test in choices.tests}, "test")
+            text = ui.input(_("Text")).props("outlined dense clearable debounce=300").classes("w-28")
+            text.on_value_change(lambda event: self._filter("text", event.value))
+            ui.switch(_("By cause"), on_change=lambda event: self._group(bool(event.value)))
+
+    def _select(self, label: str, options: dict[str, str], name: str) -> None:
+        box = ui.select(options, label=label, with_input=len(options) > 12, clearable=True).props("outlined dense")
+        box.classes("w-36").on_value_change(lambda event: self._filter(name, event.value))
+
+    @ui.refreshable_method
+    def heading(self) -> None:
+        """How many there are, what is new, and which of them are on the screen."""
+        rows = len(self.rows)
+        with ui.row().classes("w-full items-center gap-2 min-h-8"):
+            news = self._news()
+            ui.label(_("{n} pending", n=number_text(rows))).classes("text-lg font-medium").props("role=status")
+            if news:
+                new = _("{n} new", n=number_text(news))
+                ui.button(new, icon="refresh", on_click=self.renew).props("no-caps dense color=primary").classes("lb-new")
+            if self.grouped and not self.filter.cause:
+                return
+            if self.filter.cause:
+                groups.opened(list(self.rows.values()), self._close_group)
+            if rows > PAGE:
+                last = min(self.first + PAGE, rows)
+                ui.space()
+                ui.label(f"{number_text(self.first + 1)}–{number_text(last)}")
+                for icon, label, step in (("chevron_left", _("Previous"), -PAGE), ("chevron_right", _("Next"), PAGE)):
+                    turn = ui.button(icon=icon, on_click=lambda step=step: self._turn(step)).props("flat dense round")
+                    turn.props(f'aria-label="{label}"')
+
+    # -- which rows --------------------------------------------------------------------------------------------------
+
+    def _choose(self) -> None:
+        """Takes the rows as they are now."""
+        held = watch().held
+        self.version = held.version
+        self.rows = {key: row for key, row in held.ordered().items() if self.filter.passes(row)}
+        self.first = self.cursor = 0
+
+    def _news(self) -> int:
+        """How many rows have come since."""
+        held = watch().held
+        if held.version == self.version:
+            return 0
+        now = held.ordered()
+        return sum(self.filter.passes(now[key]) for key in now.keys() - self.rows.keys())
+
+    def renew(self) -> None:
+        """Takes what is new into the list."""
+        self._choose()
+        self.heading.refresh()
+        self._draw()
+        self.scan.run_method("focus")
+
+    def _filter(self, name: str, value: Any) -> None:
+        setattr(self.filter, name, value or "")
+        self.renew()
+
+    def _group(self, grouped: bool) -> None:
+        self.grouped, self.filter.cause = grouped, ""
+        self.renew()
+
+    def _close_group(self) -> None:
+        self.filter.cause = ""
+        self.renew()
+
+    def _turn(self, step: int) -> None:
+        self.first = max(0, min(self.first + step, (len(self.rows) - 1) // PAGE * PAGE))
+        self.cursor = 0
+        self.heading.refresh()
+        self._draw()
+
+    def _changed(self) -> None:
+        """What is on the screen stays where it is: only what became of it is shown, and how much is new."""
+        self.heading.refresh()
+        self._draw()
+
+    def _draw(self) -> None:
+        """The rows on the screen."""
+        if self.grouped and not self.filter.cause:
+            drawn = groups.cells(groups.groups_of(self.rows.values()))
+        else:
+            now, present = watch().held.ordered(), watch().present
+            drawn = []
+            for place, (key, row) in enumerate(list(self.rows.items())[self.first : self.first + PAGE]):
+                others = present.get(row.opens, set()) - {session.user().account} if row.opens else set()
+                drawn.append(cells(now.get(key, row), others, gone=key not in now, here=place == self.cursor))
+        if drawn != self.table.rows:
+            self.table.rows = drawn
+
+    # -- what is open ------------------------------------------------------------------------------------------------
+
+    async def _chosen(self, name: str) -> None:
+        if self.grouped and not self.filter.cause:
+            self.filter.cause = name
+            self.renew()
+            return
+        shown = list(self.rows.values())[self.first : self.first + PAGE]
+        place = next((place for place, row in enumerate(shown) if "-".join(map(str, row.key)) == name), None)
+        if place is not None:
+            self.cursor = place
+            self._draw()
+            await self.open(shown[place].opens, 0 if shown[place].opens else shown[place].id)
+
+    async def _scanned(self) -> None:
+        code = (self.scan.value or "").strip()
+        self.scan.set_value("")
+        shown = list(self.rows.values())[self.first : self.first + PAGE]
+        if code:
+            await self.open(code)
+        elif self.grouped and not self.filter.cause:
+            if self.table.rows:
+                await self._chosen(self.table.rows[0]["key"])
+        elif self.cursor < len(shown):
+            await self.open(shown[self.cursor].opens, 0 if shown[self.cursor].opens else shown[self.cursor].id)
+
+    async def _pressed(self, key: str) -> None:
+        if key in ("ArrowUp", "ArrowDown"):
+            self.cursor = max(0, min(self.cursor + (1 if key == "ArrowDown" else -1), len(self.table.rows) - 1))
+            self._draw()
+        elif key in ("PageUp", "PageDown"):
+            self._turn(PAGE if key == "PageDown" else -PAGE)
+        else:
+            await deeds.press(self.panel, key)
+
+    async def open(self, specimen: str, report: int = 0) -> None:
+        """Opens a specimen, or a message (``#number``), beside the list; where it has no id, its one report."""
+        async with self.opening:
+            if self.panel is not None and self.panel.ready:
+                watch().leave(self.panel.specimen)
+            self.panel = None
+            self.side.clear()
+            with self.side:
+                if specimen.startswith("#") and specimen[1:].isdecimal():
+                    await self._message(specimen)
+                else:
+                    self.panel = await results_panel(specimen, report)
+        self._draw()
+        self.scan.run_method("focus")
+
+    async def _message(self, number: str) -> None:
+        """A message that could not be read, or broke off."""
+        message = await run.io_bound(watch().reader.message, int(number[1:]))
+        if message is None:
+            ui.label(_("There is no message {number}.", number=number)).classes("text-lg p-4")
+            return
+        ui.label(_("Message {number}", number=number)).classes("text-2xl font-medium")
+        note = decode(message.note.encode() or b"[]", list[Reason])
+        why = brief(reason_text(note), 600)
+        for text in (f"{message.analyzer} · {time_text(message.at)} · {message.kind} · {message.size} B", why):
+            ui.label(text).classes("lb-wrap")
+        ui.link(_("Its bytes"), f"/specimen/%23{number[1:]}")
+        if message.state == "open" and session.can("reject"):
+            ui.button(_("Settle"), icon="check", on_click=lambda: self._settle(number)).props("no-caps dense unelevated")
+
+    async def _settle(self, number: str) -> None:
+        reason = await ask_reason(_("Settle"))
+        if reason is not None and (await act("reject", specimen=number, reason=reason)).ok:
+            await self.open(number)
