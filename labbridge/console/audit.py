@@ -113,9 +113,9 @@ class _Trail:
             "old": _("Before"),
             "new": _("After"),
         }
-        rigid = {"at": "white-space: nowrap", "actor": "min-width: 7rem", "action": "min-width: 9rem", "subject": "min-width: 8rem"}
+        rigid = {"at": "white-space: nowrap", "actor": "min-width: 5rem"}
         return [
-            {"name": name, "label": title, "field": name, "align": "left", "style": rigid.get(name, "")}
+            {"name": name, "label": title, "field": name, "align": "left", "style": rigid.get(name, "min-width: 7rem")}
             for name, title in titles.items()
         ]
 

@@ -47,6 +47,7 @@ async def logout(request: HttpRequest) -> Response:
         await session.send(Request("logout", session=token))
     except session.Silent:
         return _page("/", _("labbridge does not answer. Please try again."), 503)
+    await session.look(0)  # the other pages of this session
     response = RedirectResponse("/login", 303)
     response.delete_cookie(session.COOKIE, path="/", httponly=True, samesite="strict")
     return response

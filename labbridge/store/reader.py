@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 from .engine import explain, is_sqlite, parse, reading
 from .erasure import erased
 from .ledger import START, Link
-from .lookups import Lookups, R, spoken, storable
+from .lookups import R, spoken, storable
+from .overview import Overview
 from .rows import Attempt, Audit, Decision, Delivery, Earlier, Message, Queued, Trace
 from .schema import columns
 
@@ -35,7 +36,7 @@ _LATEST = """
     WHERE id > (SELECT coalesce(max(id), 0) FROM report) - ? AND analyzer = ? ORDER BY id DESC LIMIT ?"""
 
 
-class Reader(Lookups):
+class Reader(Overview):
     """A store, for reading; raises StoreError when there is none, StoreUnavailable when it cannot be reached.
 
     Safe in several threads. Every statement has a snapshot of its own; lists are in order of id.
