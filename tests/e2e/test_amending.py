@@ -49,6 +49,8 @@ def test_an_edited_value_is_a_correction_and_an_entered_one_is_new(shared: Lab) 
     assert [(fields[5], fields[11]) for fields in observations(second).values()] == [("6.13", "C")]
     status, said = shared.cli("edit", specimen, "WBC", "0.2", "--reason", "counted again")
     assert (status, "WBC is critical" in said) == (1, True)
+    status, said = shared.cli("edit", specimen, "K", "-4", "--reason", "a negative value is a value")
+    assert (status, "K -4.00 mmol/L is not compatible with life" in said) == (1, True)
     shared.well("edit", specimen, "PLT", "210", "--reason", "counted by hand")
     assert _said(shared.ward.wait(specimen, 3)[-1][1]) == [("H032", "210", "F")]
     told = shared.well("trace", specimen)
