@@ -117,6 +117,18 @@ class Reader(Overview):
         listed = msgspec.json.encode(sorted(subjects)).decode()
         return self._select(Audit, "WHERE subject IN (SELECT wanted.value FROM {list}) ORDER BY id", listed)
 
+    def audit_trail(
+        self, *, before: int = 2**62, limit: int = 100, since: int = 0, until: int = 2**62, **values: str
+    ) -> list[Audit]:
+        """What was done, the newest first: of ids below ``before``, at times from ``since`` and below ``until``.
+
+        ``values`` are those that columns must have (actor, action, subject); an empty one lets everything pass.
+        """
+        wanted = {column: value for column, value in values.items() if value and column in columns(Audit)}
+        condition = "".join(f" AND {column} = ?" for column in wanted)
+        condition = f"WHERE id < ? AND at >= ? AND at < ?{condition} ORDER BY id DESC LIMIT ?"
+        return self._select(Audit, condition, before, since, until, *map(storable, wanted.values()), limit)
+
     def head(self) -> Link:
         """The end of the ledger."""
         return next((Link(*row) for row in self._read("SELECT sequence, hash FROM ledger ORDER BY sequence DESC LIMIT 1")), START)
