@@ -16,9 +16,8 @@ TICK = 20.0  # seconds: ages grow though nothing happens
 
 
 @page("/", "Line", "see line")
-async def line() -> None:
+def line() -> None:
     """The whole line."""
-    await watch().ready.wait()
     Banner(everything=True)
     shown_cards: dict[tuple[str, str], _Drawn] = {}
     with ui.element("section").classes("w-full").props(f'aria-label="{_("Analyzers")}"'):
