@@ -22,7 +22,7 @@ if (!window.lbKeys) {
     if (plain && /^F(2|4|6|7|8|9)$/.test(e.key)) {
       e.preventDefault();
       if (!fast && !e.repeat && !asks) waiting = setTimeout(() => emitEvent('lb-key', e.key), 60);
-    } else if (fast && !e.repeat && e.target !== scan && (e.key === 'Enter' || (e.key === ' ' && !types))) {
+    } else if (fast && !e.repeat && e.target !== scan && ((e.key === 'Enter' && e.target.tagName !== 'TEXTAREA') || (e.key === ' ' && !types))) {
       e.preventDefault();
       e.stopPropagation();
     } else if (plain && !asks && e.target === scan && /^(ArrowUp|ArrowDown|PageUp|PageDown)$/.test(e.key)) {
