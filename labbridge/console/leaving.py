@@ -1,4 +1,4 @@
-"""What the hospital will receive, in lines that a person can read: the observations and notes of a message that would leave. Pure."""
+"""What the hospital will receive, as a person reads it: the observations and notes of a message. Pure."""
 
 import re
 
@@ -11,7 +11,7 @@ def lines_of(text: str) -> list[str]:
     for segment in re.split("[\r\n]+", text):
         fields = segment.split("|") + [""] * 12
         if fields[0] == "OBX":
-            code, name, *_ = [*fields[3].split("^"), "", ""]
+            code, name = [*fields[3].split("^"), ""][:2]
             unit = fields[6].split("^")[0]
             parts = (code, name, fields[5].replace("^", " "), unit, fields[8], f"[{fields[11]}]")
             found.append(" ".join(_plain(part) for part in parts if part))

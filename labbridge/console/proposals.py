@@ -1,10 +1,11 @@
 """Corrected specimen ids: proposed for one specimen or a shifted batch, confirmed by another person."""
 
+import asyncio
 import re
 from typing import Any
 
 import msgspec
-from nicegui import run, ui
+from nicegui import ui
 
 from labbridge.console import deeds, session
 from labbridge.console.acting import Answer, act
@@ -77,25 +78,22 @@ async def shifted() -> None:
     async def preview(entered: dict[str, Any]) -> Answer:
         if not entered["ids"]:
             return Answer(False)
-        text, wrong = await run.io_bound(_pairs, entered["ids"])
+        text, wrong = await asyncio.to_thread(_pairs, entered["ids"])
         if wrong:
             return Answer(False, error=_("Not known, or without its right id: {ids}", ids=", ".join(wrong)))
         return await act("correct-id", preview=True, quiet=True, text=text, reason=entered["reason"] or "…")
 
     entered = await ask(_("Shifted batch"), fields, told=told, preview=preview)
     if entered is not None:
-        text, _wrong = await run.io_bound(_pairs, entered["ids"])
+        text, _wrong = await asyncio.to_thread(_pairs, entered["ids"])
         await act("correct-id", text=text, reason=entered["reason"])
 
 
 def _pairs(ids: str) -> tuple[str, list[str]]:
     """The reports of the wrong ids with the right ones, as the command takes them; and which ids are not known."""
     words = re.findall(r"[^\s,;→]+", ids)
-    known = {wrong: [row for row in watch().reader.reports_of(wrong) if row.state in _STATES] for wrong in words[::2]}
-    pairs = [
-        {"report": row.report_id, "to": right}
-        for wrong, right in zip(words[::2], words[1::2], strict=False)
-        for row in known[wrong]
-    ]
-    missing = [wrong for wrong, rows in known.items() if not rows] + (words[-1:] if len(words) % 2 else [])
+    wrong, right = words[::2], words[1::2]
+    known = {name: [row for row in watch().reader.reports_of(name) if row.state in _STATES] for name in wrong}
+    pairs = [{"report": row.report_id, "to": to} for name, to in zip(wrong, right, strict=False) for row in known[name]]
+    missing = [name for name, rows in known.items() if not rows] + (words[-1:] if len(words) % 2 else [])
     return msgspec.json.encode(pairs).decode(), missing
