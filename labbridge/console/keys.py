@@ -13,6 +13,7 @@ _SCRIPT = """
 if (!window.lbKeys) {
   window.lbKeys = true;
   let last = -1e9, waiting = 0;
+  const acts = (e, types) => e.key === 'Enter' ? e.target.tagName !== 'TEXTAREA' : e.key === ' ' && !types;
   document.addEventListener('keydown', e => {
     const fast = e.timeStamp - last < 50, plain = !(e.ctrlKey || e.altKey || e.metaKey || e.shiftKey);
     const scan = document.querySelector('.lb-scan input'), asks = document.querySelector('.q-dialog');
@@ -22,7 +23,7 @@ if (!window.lbKeys) {
     if (plain && /^F(2|4|6|7|8|9)$/.test(e.key)) {
       e.preventDefault();
       if (!fast && !e.repeat && !asks) waiting = setTimeout(() => emitEvent('lb-key', e.key), 60);
-    } else if (fast && !e.repeat && e.target !== scan && (e.key === 'Enter' || (e.key === ' ' && !types))) {
+    } else if (fast && !e.repeat && e.target !== scan && acts(e, types)) {
       e.preventDefault();
       e.stopPropagation();
     } else if (plain && !asks && e.target === scan && /^(ArrowUp|ArrowDown|PageUp|PageDown)$/.test(e.key)) {

@@ -147,6 +147,7 @@ class _Page:
             await self.bodies.show("message", message.id)
         on_keys(lambda key: deeds.press(self.panel, key))
         watch().on_change("queue", self._again)
+        ui.context.client.on_connect(self._again)  # what changed before the browser was there
 
     def _header(self) -> None:
         states = Counter(row.state for row in self.found.trace.reports)
