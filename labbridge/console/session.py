@@ -11,6 +11,7 @@ from collections.abc import MutableMapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from nicegui import Client
@@ -120,5 +121,5 @@ async def look(seconds: float) -> None:
             return
         client.request.scope[KEY] = now or before
         if now is None:
-            path = client.request.url.path
-            client.open(f"/login?over=1&next={path}")
+            path = quote(client.request.scope["path"])
+            client.open(f"/login?over=1&next={quote(path, safe='')}")
