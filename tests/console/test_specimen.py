@@ -136,7 +136,7 @@ def test_in_chinese(lab: ConsoleLab, page: Page) -> None:
 def test_200_results_of_several_analyzers_stand_on_one_page(lab: ConsoleLab, page: Page) -> None:
     specimen = fresh()
     lab.tell(specimen, *[(f"T{n}^Test {n}^99MRC", f"{n}", "g") for n in range(180)])
-    with lab.astm_client(lab.plain_astm) as client:
+    with lab.astm_client() as client:
         assert client.send(astm(specimen, [(f"A{n}", f"{n}", "g") for n in range(30)]))
     lab.login(page, "tech", path=f"/specimen/{specimen}")
     expect(page.locator(".lb-results tbody tr").nth(199)).to_be_attached()
