@@ -91,6 +91,8 @@ class _Editor:
             "rowData": lines,
             ":getRowId": "params => params.data.id",
             "tooltipShowDelay": 200,
+            "rowHeight": 34,
+            "headerHeight": 36,
             "stopEditingWhenCellsLoseFocus": True,
             "undoRedoCellEditing": True,
             "enableCellTextSelection": not self._may,

@@ -79,16 +79,17 @@ class _List:
 
 def _card(one: Seen) -> None:
     """One code: what was sent, how much waits, and what may be meant."""
-    with ui.element("article").classes("lb-card w-full"), ui.row().classes("w-full items-start gap-x-6 gap-y-1"):
-        with ui.column().classes("gap-0 min-w-56 grow"):
+    with ui.element("article").classes("lb-card w-full lb-code").props(f'aria-label="{_("Code")}"'):
+        with ui.column().classes("gap-0 min-w-0"):
             with ui.row().classes("items-baseline gap-2"):
                 ui.label(shown(one.code)[:80] or _("(no code)")).classes("lb-name font-mono").props("role=heading aria-level=2")
                 ui.label(shown(one.unit)[:40] or _("without a unit"))
             ui.label(shown(one.name)[:120])
             ui.label(f"{one.analyzer} · {_why(one)}").classes("lb-quiet")
-        with ui.column().classes("gap-0 w-64"):
-            ui.label(_("{n} reports wait, the newest for {age}", n=one.reports, age=age_text(max(0.0, time.time() - one.last))))
-            ui.label(_("for example {values}", values="   ".join(map(shown, one.examples)) or "—")).classes("font-mono")
+        with ui.column().classes("gap-0 min-w-0"):
+            ui.label(_("reports that wait: {n}", n=one.reports))
+            ui.label(_("the newest came {age} ago", age=age_text(max(0.0, time.time() - one.last)))).classes("lb-quiet")
+            ui.label("   ".join(map(shown, one.examples)) or "—").classes("font-mono whitespace-pre-wrap")
         with ui.row().classes("items-center gap-2"):
             _buttons(one)
 
