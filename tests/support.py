@@ -163,6 +163,7 @@ class Laboratory:
                 stderr=log,
                 stdin=subprocess.DEVNULL,
                 start_new_session=True,
+                env={name: text for name, text in os.environ.items() if name != "PYTEST_CURRENT_TEST"},  # NiceGUI looks at it
             )
         STARTED.append(self.process)
         return self.process
