@@ -169,9 +169,7 @@ class Daemon:
         elif request.command in ("pause", "resume"):
             self._pause(request, actor, reply)
         elif request.command == "reload":
-            self.reload().addCallback(
-                lambda problems: reply({"ok": not problems, "said": [] if problems else ["reloaded"], "error": "; ".join(problems)})
-            )
+            self._reload_for(request, actor, reply)
         elif request.command == "map":
             self.maps.save(request, actor, reply)
         elif request.command in COMMANDS:
@@ -211,6 +209,17 @@ class Daemon:
             reply({"ok": True, "said": [f"{outbox.name}: {new}"]})
 
         self.store.submit(job, done, lambda error: reply({"ok": False, "error": type(error).__name__}))
+
+    def _reload_for(self, request: Request, actor: str, reply: control.Reply) -> None:
+        old = self.revision.digest.hex()[:12]
+
+        def over(problems: list[str]) -> None:
+            answer = {"ok": not problems, "said": [] if problems else ["reloaded"], "error": "; ".join(problems)}
+            told = {"actor": actor, "action": "reload", "subject": "configuration", "reason": request.reason}
+            new = problems[0] if problems else self.revision.digest.hex()[:12]
+            self.store.submit(lambda tx: tx.audit(**told, old=old, new=new), lambda _: reply(answer), lambda _: reply(answer))
+
+        self.reload().addCallback(over)
 
     # -- reload --------------------------------------------------------------------------------------------------
 

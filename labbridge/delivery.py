@@ -28,6 +28,7 @@ log = structlog.get_logger()
 CACHE_BYTES = 32 << 20
 PATIENCE_S = 0.005  # an answer that nothing waits for shares a commit with what comes in meanwhile
 FETCH = 256  # payloads that are read at a time
+CODES = frozenset(("100", "101", "102", "103", *map(str, range(200, 208))))  # HL7 table 0357
 
 
 class Courier:
@@ -78,11 +79,14 @@ class Outbox:
         self.accepted = 0
         self.refusals = 0  # for good, in a row
         self.delivered = 0
+        self.trouble = ""  # the codes of the last answer, where it accepted nothing
         self._cached = 0
         self._fetching = False
         self._answers: list[tuple[Queued, str, bytes, str]] = []
         self._settling = self._patient = False  # answers are being stored; they are in no hurry
         self._alarm: Any = None
+        self._refused: set[int] = set()
+        self._timed: set[Lane] = set()  # their heads back off or are not due
 
     # -- what enters and leaves the queue ------------------------------------------------------------------------
 
@@ -98,6 +102,8 @@ class Outbox:
             lane = self.lanes[queued.lane] = Lane(queued.lane)
         lane.waiting.append(queued)
         self.items[queued.id] = queued
+        if queued.refused:
+            self._refused.add(queued.id)
         if not lane.busy:
             self._line_up(lane)
 
@@ -122,8 +128,9 @@ class Outbox:
         if queued is None:
             return
         queued.refused, queued.tries, queued.mark, queued.waits, queued.due = False, 0, -1, 0.0, 0
+        self._refused.discard(number)
         lane = self.lanes[queued.lane]
-        if not lane.busy:
+        if not lane.busy or (lane.timer is not None and lane.waiting[0] is queued):
             self._line_up(lane)
         self.pump()
 
@@ -143,11 +150,13 @@ class Outbox:
         lane.busy = True
         if wait > 0:
             lane.timer = self.reactor.callLater(wait, self._waited, lane)
+            self._timed.add(lane)
         else:
             self.ready.append(lane)
 
     def _waited(self, lane: Lane) -> None:
         lane.timer = None
+        self._timed.discard(lane)
         self.ready.append(lane)
         self.pump()
 
@@ -155,9 +164,11 @@ class Outbox:
         if lane.timer is not None:
             lane.timer.cancel()
             lane.timer = None
+            self._timed.discard(lane)
 
     def _forget(self, queued: Queued, lane: Lane) -> None:
         self.items.pop(queued.id, None)
+        self._refused.discard(queued.id)
         if queued.payload is not None:
             self._cached -= len(queued.payload)
         if not lane.waiting:
@@ -261,6 +272,8 @@ class Outbox:
             return
         courier.carrying = None
         outcome = judge(queued, answer, self.policy, self.accepted)
+        # Codes alone: what a hospital writes beside them may name a patient.
+        self.trouble = "" if outcome == "accepted" else " ".join([answer.code, *(one for one in answer.errors if one in CODES)])
         if outcome == "accepted":
             self.accepted += 1
             self.refusals = 0
@@ -318,6 +331,7 @@ class Outbox:
             self._forget(queued, lane)
         elif outcome == "refused":
             queued.refused = True
+            self._refused.add(queued.id)
             log.error("the hospital refused a message; its lane waits for a person", destination=self.name, delivery=queued.id)
         if lane.waiting:
             self._line_up(lane)
@@ -332,7 +346,19 @@ class Outbox:
     @property
     def refused(self) -> int:
         """How many heads wait for a person."""
-        return sum(1 for lane in self.lanes.values() if lane.waiting and lane.waiting[0].refused)
+        return len(self._refused)
+
+    @property
+    def retrying(self) -> int:
+        """How many heads back off, to be sent again."""
+        return len(self._retries())
+
+    def next_try(self) -> float:
+        """Seconds until the first of them is sent again; 0 when there is none."""
+        return max(0.0, min(self._retries(), default=0.0) - float(self.reactor.seconds()))
+
+    def _retries(self) -> list[float]:
+        return [float(lane.timer.getTime()) for lane in self._timed if lane.waiting[0].waits]
 
     def oldest(self) -> float:
         """The age in seconds of the oldest delivery that waits; 0 when none does."""

@@ -350,6 +350,26 @@ def test_the_pauses_between_tries_grow_to_a_limit() -> None:
     assert all(6.39 <= wait <= 8.06 for wait in waits[4:])
 
 
+def test_what_keeps_it_from_delivering_and_when_it_tries_again() -> None:
+    """Codes alone are told: what a hospital writes beside them may name a patient."""
+    his = Hospital(connections=1, ar="retry", first_wait=2.0)
+    his.add(1)
+    his.add(2, "S2", due=3600.0)
+    his.connect()
+    his.answer(0, "AR", errors="DOE 19800101")
+    assert (his.outbox.trouble, his.outbox.retrying) == ("AR", 1)
+    assert 1.5 <= his.outbox.next_try() <= 2.0
+    his.clock.advance(1.0)
+    assert 0.5 <= his.outbox.next_try() <= 1.0
+    his.clock.advance(1.1)
+    his.answer(0, "AR", errors="207")
+    assert his.outbox.trouble == "AR 207"
+    his.outbox.again(1)
+    assert (his.outbox.retrying, his.outbox.next_try()) == (0, 0.0)
+    his.answer(0, "AA")
+    assert (his.outbox.trouble, his.outbox.retrying, his.outbox.depth) == ("", 0, 1)
+
+
 def test_an_answer_that_belongs_to_nothing_in_flight_settles_nothing() -> None:
     """A late answer, a wrong id, no answer at all, another event: # conformance: C20."""
     his = Hospital(connections=1)
@@ -573,6 +593,13 @@ class Deliveries(RuleBasedStateMachine):
     def an_attempt_is_an_answer(self) -> None:
         for number, row in self.his.store.rows.items():
             assert len(row.attempts) <= self.answered[number]
+
+    @invariant()
+    def what_people_see_is_what_there_is(self) -> None:
+        outbox = self.his.outbox
+        assert outbox.refused == sum(1 for one in outbox.items.values() if one.refused)
+        assert outbox._timed == {lane for lane in outbox.lanes.values() if lane.timer is not None}
+        assert outbox.retrying <= len(outbox._timed)
 
     @invariant()
     def it_is_refused_only_as_the_policy_says(self) -> None:

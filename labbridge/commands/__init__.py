@@ -19,6 +19,7 @@ COMMANDS: dict[str, Command] = {
     "call-back": notes.call_back,
     "acknowledge": notes.acknowledge,
     "viewed": notes.viewed,
+    "export": notes.export,
     "release-mapped": results.release_mapped,
     "retry": deliveries.retry,
     "cancel": deliveries.cancel,

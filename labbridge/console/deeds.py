@@ -109,7 +109,10 @@ def leaving(panel: "Panel", command: str, **fields: Any) -> Preview:
 
 
 async def _release(panel: "Panel") -> None:
-    lines = panel.chosen
+    lines = [line for line in panel.chosen if line.about is not None and line.now.held]
+    if not lines:
+        ui.notify(_("Nothing of it can be released: choose what is held and mapped."), type="warning")
+        return
     tests = [line.test for line in lines]
     fields = [Field("reason", _("Reason"), offers=(_("checked"), _("repeated, confirmed"), _("agrees with earlier values")))]
     untold = [line for line in lines if line.now.critical and not line.now.told]

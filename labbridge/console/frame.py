@@ -13,6 +13,7 @@ from labbridge import roles
 from labbridge.console import session
 from labbridge.console.acting import act
 from labbridge.console.alarm import Banner
+from labbridge.console.forms import own_password
 from labbridge.console.texts import _, language
 from labbridge.console.watch import watch
 
@@ -114,7 +115,8 @@ def _person(user: session.User) -> None:
     ui.button(icon="contrast", on_click=lambda: _turn(dark)).props(
         f'flat dense round color=white aria-label="{_("Light or dark")}"'
     )
-    ui.label(f"{user.account} · {_(user.role)}")
+    me = ui.button(f"{user.account} · {_(user.role)}", on_click=own_password).props("flat dense no-caps color=white")
+    me.tooltip(_("Change your password"))
     with ui.element("form").props('method="post" action="/logout"'):
         ui.button(_("Log out")).props("flat dense no-caps color=white type=submit")
 

@@ -23,7 +23,7 @@ ROW = r"""
       <div v-if="props.row.others" class="text-xs"><q-icon name="visibility" /> {{ props.row.others }}</div>
     </template>
     <template v-else>
-      <div v-for="line in col.value" :class="col.name === 'why' ? 'text-sm' : 'text-xs'">{{ line }}</div>
+      <div v-for="line in props.row[col.name]" :class="col.name === 'why' ? 'text-sm' : 'text-xs'">{{ line }}</div>
     </template>
   </q-td>
 </q-tr>"""
@@ -38,7 +38,7 @@ def COLUMNS() -> list[dict[str, Any]]:  # noqa: N802
         ("received", _("Received")),
         ("why", _("Why")),
     )
-    return [{"name": name, "label": label, "field": name, "align": "left"} for name, label in names]
+    return [{"name": name, "label": label, "field": "key", "align": "left"} for name, label in names]
 
 
 def cells(row: Row, others: Collection[str], *, gone: bool, here: bool) -> dict[str, Any]:

@@ -43,10 +43,10 @@ class Pending:
     async def build(self, specimen: str) -> None:
         """Draws the page."""
         self._choose()
+        groups.proposals()
+        self._bar()
         with ui.row().classes("w-full no-wrap items-start gap-3 lb-pending"):
             with ui.column().classes("gap-1 lb-list"):
-                self._bar()
-                groups.proposals()
                 self.heading()
                 self.table = ui.table(columns=COLUMNS(), rows=[], row_key="key", pagination=0)
                 self.table.props("dense flat hide-pagination wrap-cells").classes("w-full").add_slot("body", ROW)

@@ -12,7 +12,7 @@ from labbridge import profiles, revision
 from labbridge.console import deeds
 from labbridge.console.acting import act
 from labbridge.console.sheet import Line, Note, Run, Sheet, sheet_of
-from labbridge.console.texts import _, day_text, language, reason_text, time_text
+from labbridge.console.texts import _, language, reason_text, time_text
 from labbridge.console.watch import watch
 from labbridge.model import Patient
 from labbridge.profiles import Alarm, ProfileError
@@ -64,6 +64,11 @@ class Panel:
         return self.sheet is not None and bool(self.sheet.heads)
 
     @property
+    def idle(self) -> bool:
+        """Whether it may be drawn anew: nobody is choosing or deciding."""
+        return not self.acting and not (self._table is not None and self._table.selected)
+
+    @property
     def target(self) -> dict[str, Any]:
         """What a command takes to mean this specimen."""
         return {"specimen": self.specimen, **({"reports": [self.report]} if self.report else {})}
@@ -84,7 +89,7 @@ class Panel:
         _head(sheet, self.specimen)
         deeds.buttons(self)
         columns = [
-            {"name": name, "label": label, "field": name, "align": "left"}
+            {"name": name, "label": label, "field": "id", "align": "left"}
             for name, label in (
                 ("test", _("Test")),
                 ("value", _("Value")),
@@ -197,7 +202,7 @@ def _cells(line: Line) -> dict[str, Any]:
         "critical": now.critical,
         "held": now.held,
         "reference": brief(now.decided.reference, 60),
-        "before": f"{brief(last.value, 40)} · {day_text(last.at * 1_000_000)}" if last else "",
+        "before": f"{brief(last.value, 40)} · {time_text(last.at * 1_000_000)}" if last else "",
         "change": line.change,
         "trend": line.trend,
         "runs": [_run(one) for one in line.runs] if len(line.runs) > 1 or now.result.dilution or now.result.run else [],

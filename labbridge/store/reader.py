@@ -11,7 +11,8 @@ from sqlalchemy import Connection
 from .engine import explain, is_sqlite, parse, reading
 from .erasure import erased
 from .ledger import START, Link
-from .lookups import Lookups, R, spoken, storable
+from .lookups import R, spoken, storable
+from .overview import Overview
 from .rows import Attempt, Audit, Decision, Delivery, Earlier, Message, Queued, Trace
 from .schema import columns
 
@@ -35,7 +36,7 @@ _LATEST = """
     WHERE id > (SELECT coalesce(max(id), 0) FROM report) - ? AND analyzer = ? ORDER BY id DESC LIMIT ?"""
 
 
-class Reader(Lookups):
+class Reader(Overview):
     """A store, for reading; raises StoreError when there is none, StoreUnavailable when it cannot be reached.
 
     Safe in several threads. Every statement has a snapshot of its own; lists are in order of id.
@@ -115,6 +116,18 @@ class Reader(Lookups):
         """What was done to these subjects, in order of id; looks through the whole audit."""
         listed = msgspec.json.encode(sorted(subjects)).decode()
         return self._select(Audit, "WHERE subject IN (SELECT wanted.value FROM {list}) ORDER BY id", listed)
+
+    def audit_trail(
+        self, *, before: int = 2**62, limit: int = 100, since: int = 0, until: int = 2**62, **values: str
+    ) -> list[Audit]:
+        """What was done, the newest first: of ids below ``before``, at times from ``since`` and below ``until``.
+
+        ``values`` are those that columns must have (actor, action, subject); an empty one lets everything pass.
+        """
+        wanted = {column: value for column, value in values.items() if value and column in columns(Audit)}
+        condition = "".join(f" AND {column} = ?" for column in wanted)
+        condition = f"WHERE id < ? AND at >= ? AND at < ?{condition} ORDER BY id DESC LIMIT ?"
+        return self._select(Audit, condition, before, since, until, *map(storable, wanted.values()), limit)
 
     def head(self) -> Link:
         """The end of the ledger."""

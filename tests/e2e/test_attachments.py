@@ -97,6 +97,8 @@ def test_without_the_message_a_report_leaves_without_its_image_and_says_so(both:
         [(document,)] = store.execute("SELECT document FROM report WHERE specimen = ?", (specimen,))
         assert len(document) < 1000
         store.execute("UPDATE message SET body = ? WHERE size > 50000", (mark(1, bytes(32)),))
-    assert "leaves without its attachments" in both.lab.well("release", specimen, "--reason", "telephoned", "--told", "Dr. Li", "--read-back")
+    assert "leaves without its attachments" in both.lab.well(
+        "release", specimen, "--reason", "telephoned", "--told", "Dr. Li", "--read-back"
+    )
     both.lab.start()
     assert both.arrived(specimen) == [["H001"]]
