@@ -105,7 +105,6 @@ class _Editor:
                 "enableClickSelection": False,
             }
         grid = ui.aggrid(options, auto_size_columns=False).classes("w-full").style("height: min(60vh, 36rem)")
-        grid.props(f'aria-label="{_("Table")}"')
         grid.on("cellValueChanged", self._edited, ["data", "colId", "newValue"])
         return grid
 
@@ -235,6 +234,7 @@ def _column(field: str, name: str, lines: Sequence[Line], editable: bool) -> dic
 
 async def _sure(question: str) -> bool:
     with ui.dialog() as dialog, ui.card():
+        dialog.props["aria-label"] = question
         ui.label(question).classes("text-lg")
         with ui.row().classes("w-full justify-end"):
             ui.button(_("Cancel"), on_click=lambda: dialog.submit(False)).props("flat no-caps autofocus")
@@ -247,6 +247,7 @@ async def _sure(question: str) -> bool:
 async def _ask(draft: Draft) -> str | None:
     """Shows what is changed and asks why."""
     with ui.dialog() as dialog, ui.card().classes("w-[48rem] max-w-full"):
+        dialog.props["aria-label"] = _("Save {file}", file=draft.file)
         ui.label(_("Save {file}", file=draft.file)).classes("text-lg")
         for sign, kind, lines in zip("-+", ("lb-bad", "lb-good"), draft.changes, strict=True):
             for line in lines[:SHOWN]:

@@ -126,7 +126,9 @@ class _Mapping:
     async def ask(self) -> None:
         """Asks, maps, and goes on to what would leave."""
         with ui.dialog() as dialog, ui.card().classes("w-[44rem] max-w-full"):
-            ui.label(_("Map {code} of {analyzer}", code=shown(self._one.code)[:60], analyzer=self._one.analyzer)).classes("text-lg")
+            title = _("Map {code} of {analyzer}", code=shown(self._one.code)[:60], analyzer=self._one.analyzer)
+            dialog.props["aria-label"] = title
+            ui.label(title).classes("text-lg")
             self._inputs()
             ui.label(_("This line is written into {file}:", file=self._file.name)).classes("lb-quiet")
             self._line = ui.label().classes("font-mono text-sm whitespace-pre-wrap break-all lb-line")
