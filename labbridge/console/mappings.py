@@ -91,6 +91,7 @@ class _Editor:
             "rowData": lines,
             ":getRowId": "params => params.data.id",
             "tooltipShowDelay": 200,
+            "suppressColumnVirtualisation": True,  # for who listens to the page, and for the browser's own search
             "rowHeight": 34,
             "headerHeight": 36,
             "stopEditingWhenCellsLoseFocus": True,
@@ -179,7 +180,7 @@ class _Editor:
         with self._state:
             icon, kind, text = "check_circle", "lb-good", _("no mistakes")
             if wrong:
-                icon, kind, text = "error", "lb-bad", _("{n} mistakes", n=len(wrong))
+                icon, kind, text = "error", "lb-bad", _("mistakes: {n}", n=len(wrong))
             ui.icon(icon).classes(f"{kind} text-xl").props("aria-hidden=true")
             ui.label(text + (f" · {_('not saved yet')}" if draft.is_changed else "")).classes(kind).props("role=status")
         self._mistakes.clear()

@@ -70,9 +70,9 @@ class _List:
             ui.label(_("Every code is mapped.")).classes("text-xl")
             return
         waiting = sum(not one.mapped for one in found)
-        ui.label(_("{n} codes wait for a mapping", n=waiting)).classes("text-xl")
+        ui.label(_("Codes that wait for a mapping: {n}", n=waiting)).classes("text-xl")
         if len(found) > waiting:
-            ui.label(_("{n} are mapped by now, their results wait to be released", n=len(found) - waiting)).classes("lb-good")
+            ui.label(_("Mapped by now, their results wait to be released: {n}", n=len(found) - waiting)).classes("lb-good")
         if session.can("release-mapped"):
             ui.button(_("What would leave?"), icon="visibility", on_click=preview).props("no-caps outline")
 
@@ -97,7 +97,9 @@ def _card(one: Seen) -> None:
 def _why(one: Seen) -> str:
     if one.mapped:
         return _("mapped by now")
-    return reason_text([Reason(one.why, {"code": shown(one.code)[:40], "unit": shown(one.unit)[:40], "specimen": one.specimen})])
+    return reason_text(
+        [Reason(one.why, {"code": shown(one.code)[:40], "unit": shown(one.unit)[:40], "specimen": shown(one.specimen)})]
+    )
 
 
 def _buttons(one: Seen) -> None:
@@ -113,7 +115,7 @@ def _buttons(one: Seen) -> None:
             button.props(f'no-caps aria-label="{_("Map to {test}", test=test.test)}"').tooltip(about.name if about else test.test)
         ui.button(_("Map …"), on_click=lambda: _Mapping(one, name, "").ask()).props("no-caps outline")
     if name:
-        ui.link(_("Table"), link).classes("p-2")
+        ui.link(_("Table"), link).classes("p-2 lb-need-link")
 
 
 class _Mapping:
@@ -133,7 +135,7 @@ class _Mapping:
             ui.label(_("This line is written into {file}:", file=self._file.name)).classes("lb-quiet")
             self._line = ui.label().classes("font-mono text-sm whitespace-pre-wrap break-all lb-line")
             self._wrong = ui.column().classes("gap-1")
-            reason = ui.input(_("Reason"), value=_("seen on the console")).props("outlined").classes("w-full")
+            reason = ui.input(_("Reason"), value=_("mapped on the console")).props("outlined").classes("w-full")
             with ui.row().classes("w-full justify-end"):
                 ui.button(_("Cancel"), on_click=lambda: dialog.submit(None)).props("flat no-caps")
                 self._go = ui.button(_("Save"), on_click=lambda: dialog.submit(reason.value)).props("no-caps")
@@ -152,9 +154,9 @@ class _Mapping:
         with ui.row().classes("w-full gap-3"):
             self._chosen = ui.select(tests, label=_("Test"), value=self._test or None, with_input=True, on_change=self._typed)
             self._chosen.props("clearable").classes("grow")
-            self._action = ui.select({one: _(one) for one in ACTIONS}, value="report", label=_("Action"), on_change=self._typed)
+            self._action = ui.select(list(ACTIONS), value="report", label=_("Action"), on_change=self._typed)
         with ui.row().classes("w-full gap-3"):
-            self._more = {name: ui.input(_(name), on_change=self._typed).classes("w-40") for name in FIELDS}
+            self._more = {name: ui.input(name, on_change=self._typed).classes("w-40") for name in FIELDS}
 
     def _draft(self) -> Draft | None:
         """The table with the new line; None where it cannot be read."""
