@@ -13,7 +13,7 @@ help:            ## this list
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-run: .venv/ready ## the daemon with simulated analyzers and a simulated hospital (Ctrl-C ends it)
+run: .venv/ready ## the daemon with its console, simulated analyzers and hospital; prints the address and accounts to log in with (Ctrl-C ends it)
 	@mkdir -p run
 	@test -e run/labbridge.toml || cp config.example.toml run/labbridge.toml
 	$(BIN)/labbridge run --simulate -c run/labbridge.toml

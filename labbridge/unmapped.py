@@ -152,8 +152,10 @@ def _ratio(one: str, other: str) -> float:
 
 def _by_unit(unit: str, test: Test) -> float:
     """What the unit says for or against a test."""
-    if unit == test.unit or by_powers(unit, test.unit) is not None:
+    if unit == test.unit:
         return 0.1
+    if by_powers(unit, test.unit) is not None:
+        return 0.05
     return -0.15 if unit and test.unit else 0.0
 
 

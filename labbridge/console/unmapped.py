@@ -70,25 +70,26 @@ class _List:
             ui.label(_("Every code is mapped.")).classes("text-xl")
             return
         waiting = sum(not one.mapped for one in found)
-        ui.label(_("{n} codes wait for a mapping", n=waiting)).classes("text-xl")
+        ui.label(_("Codes that wait for a mapping: {n}", n=waiting)).classes("text-xl")
         if len(found) > waiting:
-            ui.label(_("{n} are mapped by now, their results wait to be released", n=len(found) - waiting)).classes("lb-good")
+            ui.label(_("Mapped by now, their results wait to be released: {n}", n=len(found) - waiting)).classes("lb-good")
         if session.can("release-mapped"):
             ui.button(_("What would leave?"), icon="visibility", on_click=preview).props("no-caps outline")
 
 
 def _card(one: Seen) -> None:
     """One code: what was sent, how much waits, and what may be meant."""
-    with ui.element("article").classes("lb-card w-full"), ui.row().classes("w-full items-start gap-x-6 gap-y-1"):
-        with ui.column().classes("gap-0 min-w-56 grow"):
+    with ui.element("article").classes("lb-card w-full lb-code").props(f'aria-label="{_("Code")}"'):
+        with ui.column().classes("gap-0 min-w-0"):
             with ui.row().classes("items-baseline gap-2"):
                 ui.label(shown(one.code)[:80] or _("(no code)")).classes("lb-name font-mono").props("role=heading aria-level=2")
                 ui.label(shown(one.unit)[:40] or _("without a unit"))
             ui.label(shown(one.name)[:120])
             ui.label(f"{one.analyzer} · {_why(one)}").classes("lb-quiet")
-        with ui.column().classes("gap-0 w-64"):
-            ui.label(_("{n} reports wait, the newest for {age}", n=one.reports, age=age_text(max(0.0, time.time() - one.last))))
-            ui.label(_("for example {values}", values="   ".join(map(shown, one.examples)) or "—")).classes("font-mono")
+        with ui.column().classes("gap-0 min-w-0"):
+            ui.label(_("reports that wait: {n}", n=one.reports))
+            ui.label(_("the newest came {age} ago", age=age_text(max(0.0, time.time() - one.last)))).classes("lb-quiet")
+            ui.label("   ".join(map(shown, one.examples)) or "—").classes("font-mono whitespace-pre-wrap")
         with ui.row().classes("items-center gap-2"):
             _buttons(one)
 
@@ -96,7 +97,9 @@ def _card(one: Seen) -> None:
 def _why(one: Seen) -> str:
     if one.mapped:
         return _("mapped by now")
-    return reason_text([Reason(one.why, {"code": shown(one.code)[:40], "unit": shown(one.unit)[:40], "specimen": one.specimen})])
+    return reason_text(
+        [Reason(one.why, {"code": shown(one.code)[:40], "unit": shown(one.unit)[:40], "specimen": shown(one.specimen)})]
+    )
 
 
 def _buttons(one: Seen) -> None:
@@ -112,7 +115,7 @@ def _buttons(one: Seen) -> None:
             button.props(f'no-caps aria-label="{_("Map to {test}", test=test.test)}"').tooltip(about.name if about else test.test)
         ui.button(_("Map …"), on_click=lambda: _Mapping(one, name, "").ask()).props("no-caps outline")
     if name:
-        ui.link(_("Table"), link).classes("p-2")
+        ui.link(_("Table"), link).classes("p-2 lb-need-link")
 
 
 class _Mapping:
@@ -125,12 +128,14 @@ class _Mapping:
     async def ask(self) -> None:
         """Asks, maps, and goes on to what would leave."""
         with ui.dialog() as dialog, ui.card().classes("w-[44rem] max-w-full"):
-            ui.label(_("Map {code} of {analyzer}", code=shown(self._one.code)[:60], analyzer=self._one.analyzer)).classes("text-lg")
+            title = _("Map {code} of {analyzer}", code=shown(self._one.code)[:60], analyzer=self._one.analyzer)
+            dialog.props["aria-label"] = title
+            ui.label(title).classes("text-lg")
             self._inputs()
             ui.label(_("This line is written into {file}:", file=self._file.name)).classes("lb-quiet")
             self._line = ui.label().classes("font-mono text-sm whitespace-pre-wrap break-all lb-line")
             self._wrong = ui.column().classes("gap-1")
-            reason = ui.input(_("Reason"), value=_("seen on the console")).props("outlined").classes("w-full")
+            reason = ui.input(_("Reason"), value=_("mapped on the console")).props("outlined").classes("w-full")
             with ui.row().classes("w-full justify-end"):
                 ui.button(_("Cancel"), on_click=lambda: dialog.submit(None)).props("flat no-caps")
                 self._go = ui.button(_("Save"), on_click=lambda: dialog.submit(reason.value)).props("no-caps")
@@ -149,9 +154,9 @@ class _Mapping:
         with ui.row().classes("w-full gap-3"):
             self._chosen = ui.select(tests, label=_("Test"), value=self._test or None, with_input=True, on_change=self._typed)
             self._chosen.props("clearable").classes("grow")
-            self._action = ui.select({one: _(one) for one in ACTIONS}, value="report", label=_("Action"), on_change=self._typed)
+            self._action = ui.select(list(ACTIONS), value="report", label=_("Action"), on_change=self._typed)
         with ui.row().classes("w-full gap-3"):
-            self._more = {name: ui.input(_(name), on_change=self._typed).classes("w-40") for name in FIELDS}
+            self._more = {name: ui.input(name, on_change=self._typed).classes("w-40") for name in FIELDS}
 
     def _draft(self) -> Draft | None:
         """The table with the new line; None where it cannot be read."""

@@ -84,7 +84,7 @@ def serious_faults(page: Page) -> list[str]:
     """What axe finds that keeps somebody out: serious and critical violations, with where they are."""
     found = Axe().run(page).response["violations"]
     return [
-        f"{one['id']}: {one['help']}: {[node['target'] for node in one['nodes']][:3]}"
+        f"{one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes']][:3]}"
         for one in found
         if one["impact"] in ("serious", "critical")
     ]
