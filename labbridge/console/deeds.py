@@ -102,7 +102,7 @@ def leaving(panel: "Panel", command: str, **fields: Any) -> Preview:
     """Asks the daemon what would leave, by what was entered so far."""
 
     async def preview(entered: dict[str, Any]) -> Answer:
-        given = {**panel.target, **fields, **entered}
+        given = {**panel.target, **fields, **_called(entered)}
         return await act(command, preview=True, quiet=True, **{**given, "reason": given.get("reason") or "…"})
 
     return preview

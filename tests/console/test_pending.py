@@ -44,6 +44,13 @@ def dialog(page: Page) -> Any:
     return page.locator(".q-dialog .q-card")
 
 
+def confirm(page: Page) -> None:
+    """Goes on once all is entered."""
+    expect(page.locator(".q-dialog .lb-confirm")).to_be_enabled()
+    page.keyboard.press("Control+Enter")
+    expect(dialog(page)).to_have_count(0)
+
+
 def tell_held(lab: ConsoleLab, *results: tuple[str, str, str]) -> str:
     """A specimen with these results, of which something is held."""
     specimen = fresh()
@@ -61,17 +68,16 @@ def test_a_held_critical_value_is_found_by_scan_called_back_released_delivered_a
     page.keyboard.press("F9")
     dialog(page).get_by_label("Who was told").fill("Dr Wu, ICU")
     dialog(page).get_by_text("The value was read back to me").click()
-    page.keyboard.press("Control+Enter")
+    confirm(page)
     expect(side(page).get_by_text("held · called back")).to_be_visible()
     expect(side(page).get_by_text("told Dr Wu, ICU")).to_be_visible()
     page.keyboard.press("F2")
-    expect(dialog(page).get_by_text("H024 Hemoglobin 41 g/L LL [F]")).to_be_visible()
+    expect(dialog(page).get_by_text("H025 Hemoglobin 41 g/L LL [F]")).to_be_visible()
     dialog(page).get_by_role("button", name="agrees with earlier values").click()
-    expect(dialog(page).get_by_role("button", name="Release")).to_be_enabled()
-    page.keyboard.press("Control+Enter")
+    confirm(page)
     expect(side(page).get_by_text("released · called back")).to_be_visible()
     [(_, message)] = lab.ward.wait(specimen)
-    assert observations(message)["H024"][5] == "41"
+    assert observations(message)["H025"][5] == "41"
     [report] = {event["id"] for event in lab.story(specimen, "report")} or [0]
     done = {(one.actor, one.action) for one in audits(lab, specimen, report)}
     assert done >= {("tech", "viewed"), ("tech", "call-back"), ("tech", "release")}
@@ -96,12 +102,11 @@ def test_no_critical_value_leaves_without_a_call(lab: ConsoleLab, page: Page) ->
     dialog(page).get_by_label("Reason").fill("checked")
     expect(dialog(page).get_by_text("What the hospital will receive")).to_be_visible()
     expect(dialog(page).get_by_role("button", name="Release")).to_be_disabled()
-    page.keyboard.press("Control+Enter")
+    page.keyboard.press("Control+Enter")  # nobody was told: nothing happens
     expect(dialog(page)).to_be_visible()
     dialog(page).get_by_label("Who was told").fill("Dr Wu")
     dialog(page).get_by_text("The value was read back to me").click()
-    expect(dialog(page).get_by_role("button", name="Release")).to_be_enabled()
-    page.keyboard.press("Control+Enter")
+    confirm(page)
     assert lab.ward.wait(specimen)
 
 
@@ -138,7 +143,7 @@ def test_a_group_that_one_has_opened_is_settled_by_one_act(lab: ConsoleLab, page
     for specimen in specimens:
         expect(dialog(page).get_by_text(specimen)).to_be_visible()
     dialog(page).get_by_label("Reason").fill("a blank run")
-    page.keyboard.press("Control+Enter")
+    confirm(page)
     expect(page.get_by_text("4 specimens: Reject")).to_be_visible()
     assert not any(lab.held(specimen) for specimen in specimens)
     for specimen in specimens:
@@ -191,7 +196,7 @@ def test_everything_by_keyboard_alone(lab: ConsoleLab, page: Page) -> None:
     page.keyboard.press("Enter", delay=10)
     expect(dialog(page)).to_have_count(0)
     messages = lab.ward.wait(specimen, 2)
-    assert [observations(message)["H024"][11] for _, message in messages if "H024" in observations(message)] == ["X"]
+    assert [observations(message)["H025"][11] for _, message in messages if "H025" in observations(message)] == ["X"]
 
 
 def test_a_value_is_entered_by_hand_and_leaves(lab: ConsoleLab, page: Page) -> None:
@@ -206,8 +211,8 @@ def test_a_value_is_entered_by_hand_and_leaves(lab: ConsoleLab, page: Page) -> N
     page.locator(".q-menu").get_by_text("NEUT% ·").click()
     dialog(page).get_by_label("Value").fill("61")
     dialog(page).get_by_role("button", name="counted by hand").click()
-    expect(dialog(page).get_by_text("Neutrophils")).to_be_visible()
-    page.keyboard.press("Control+Enter")
+    expect(dialog(page).get_by_text("61 %")).to_be_visible()
+    confirm(page)
     expect(side(page).get_by_text("Neutrophils")).to_be_visible()
     assert len(lab.ward.wait(specimen, 2)) == 2
 
@@ -223,14 +228,14 @@ def test_a_specimen_id_is_corrected_by_two_persons_after_delivery(lab: ConsoleLa
     dialog(page).get_by_label("The right specimen id").fill(right)
     dialog(page).get_by_label("Reason").fill("tubes exchanged")
     expect(dialog(page).get_by_text("[W]")).to_be_visible()
-    page.keyboard.press("Control+Enter")
+    confirm(page)
     expect(page.get_by_text(f"{wrong} → {right}")).to_be_visible(timeout=HELD_MS)
     expect(page.get_by_role("button", name="Confirm the id")).to_have_count(0)
     pending(lab, page, "super")
     page.get_by_role("button", name="Confirm the id").click()
     dialog(page).get_by_label("Reason").fill("seen both tubes")
     expect(dialog(page).get_by_text("[W]")).to_be_visible()
-    page.keyboard.press("Control+Enter")
+    confirm(page)
     [_, (_, withdrawn)] = lab.ward.wait(wrong, 2)
     assert observations(withdrawn)["H001"][11] == "W"
     [(_, moved)] = lab.ward.wait(right)
@@ -301,7 +306,7 @@ def test_whatever_an_analyzer_writes_is_shown_as_text(lab: ConsoleLab, page: Pag
     assert "\u202e" not in side(page).inner_text()
     page.keyboard.press("F8")
     dialog(page).get_by_label("Comment").fill(HOSTILE)
-    page.keyboard.press("Control+Enter")
+    confirm(page)
     expect(side(page).get_by_text(f"Comment · {HOSTILE}")).to_be_visible()
     page.get_by_text("By cause").click()
     expect(page.locator("tr.cursor-pointer").filter(has_text="onerror").first).to_be_visible()
