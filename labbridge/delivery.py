@@ -11,7 +11,8 @@ memory; the store holds only facts: the payload, each answer, the state.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -28,6 +29,7 @@ log = structlog.get_logger()
 CACHE_BYTES = 32 << 20
 PATIENCE_S = 0.005  # an answer that nothing waits for shares a commit with what comes in meanwhile
 FETCH = 256  # payloads that are read at a time
+CODES = frozenset(("100", "101", "102", "103", *map(str, range(200, 208))))  # HL7 table 0357
 
 
 class Courier:
@@ -78,11 +80,16 @@ class Outbox:
         self.accepted = 0
         self.refusals = 0  # for good, in a row
         self.delivered = 0
+        self.trouble = ""  # the codes of the last answer, where it accepted nothing
         self._cached = 0
         self._fetching = False
         self._answers: list[tuple[Queued, str, bytes, str]] = []
         self._settling = self._patient = False  # answers are being stored; they are in no hurry
         self._alarm: Any = None
+        self._refused: set[int] = set()
+        self._timed: set[Lane] = set()  # their heads back off or are not due
+        self.gone: set[int] = set()  # cancelled or superseded by what is being committed; of the writer's thread
+        self.late: Callable[[Transaction, int], Sequence[Queued]] = lambda tx, number: ()  # what follows when such a one arrived
 
     # -- what enters and leaves the queue ------------------------------------------------------------------------
 
@@ -98,6 +105,8 @@ class Outbox:
             lane = self.lanes[queued.lane] = Lane(queued.lane)
         lane.waiting.append(queued)
         self.items[queued.id] = queued
+        if queued.refused:
+            self._refused.add(queued.id)
         if not lane.busy:
             self._line_up(lane)
 
@@ -108,6 +117,8 @@ class Outbox:
             if queued is not None:
                 queued.withdrawn = True
             return
+        if queued.sent:
+            self._in_doubt(number)
         lane = self.lanes[queued.lane]
         was_head = lane.waiting[0] is queued
         lane.waiting.remove(queued)
@@ -122,10 +133,28 @@ class Outbox:
         if queued is None:
             return
         queued.refused, queued.tries, queued.mark, queued.waits, queued.due = False, 0, -1, 0.0, 0
+        self._refused.discard(number)
         lane = self.lanes[queued.lane]
-        if not lane.busy:
+        if not lane.busy or (lane.timer is not None and lane.waiting[0] is queued):
             self._line_up(lane)
         self.pump()
+
+    def _in_doubt(self, number: int) -> None:
+        """What was withdrawn had been sent, and nobody knows whether it arrived."""
+        self.store.submit(partial(self._follow, number), self._followed, partial(self._not_followed, number))
+
+    def _follow(self, number: int, tx: Transaction) -> Sequence[Queued]:
+        return self.late(tx, number)
+
+    def _followed(self, queued: Sequence[Queued]) -> None:
+        for one in queued:
+            log.warning("withdrawn at the hospital what may have arrived after it was cancelled", destination=self.name)
+            self.add(one)
+        self.pump()
+
+    def _not_followed(self, number: int, error: Exception) -> None:
+        log.error("could not be followed up, trying again", destination=self.name, error=type(error).__name__)
+        self.reactor.callLater(1.0, self._in_doubt, number)
 
     def pause(self, paused: bool) -> None:
         """Stops or resumes sending; what is in flight is still answered."""
@@ -143,11 +172,13 @@ class Outbox:
         lane.busy = True
         if wait > 0:
             lane.timer = self.reactor.callLater(wait, self._waited, lane)
+            self._timed.add(lane)
         else:
             self.ready.append(lane)
 
     def _waited(self, lane: Lane) -> None:
         lane.timer = None
+        self._timed.discard(lane)
         self.ready.append(lane)
         self.pump()
 
@@ -155,9 +186,11 @@ class Outbox:
         if lane.timer is not None:
             lane.timer.cancel()
             lane.timer = None
+            self._timed.discard(lane)
 
     def _forget(self, queued: Queued, lane: Lane) -> None:
         self.items.pop(queued.id, None)
+        self._refused.discard(queued.id)
         if queued.payload is not None:
             self._cached -= len(queued.payload)
         if not lane.waiting:
@@ -190,7 +223,7 @@ class Outbox:
                 self._fetch()
                 return
             courier.carrying = head
-            head.flying = True
+            head.flying = head.sent = True
             courier.deadline = self.reactor.seconds() + self.policy.timeout
             if self._alarm is None:
                 self._alarm = self.reactor.callLater(self.policy.timeout, self._check)
@@ -261,6 +294,8 @@ class Outbox:
             return
         courier.carrying = None
         outcome = judge(queued, answer, self.policy, self.accepted)
+        # Codes alone: what a hospital writes beside them may name a patient.
+        self.trouble = "" if outcome == "accepted" else " ".join([answer.code, *(one for one in answer.errors if one in CODES)])
         if outcome == "accepted":
             self.accepted += 1
             self.refusals = 0
@@ -283,21 +318,25 @@ class Outbox:
         self._settling, self._patient = True, not hurry
         answers, self._answers = self._answers, []
 
-        def job(tx: Transaction) -> None:
+        def job(tx: Transaction) -> list[Queued]:
+            following: list[Queued] = []
             for queued, outcome, reply, code in answers:
                 tx.attempt(delivery_id=queued.id, outcome=f"{outcome} {code}", reply=reply[:4096])
                 if outcome == "accepted":
                     tx.set_delivery_state(queued.id, "delivered")
+                    if queued.withdrawn or queued.id in self.gone:
+                        following += self.late(tx, queued.id)
                 elif outcome == "refused" and (row := tx.find_delivery(queued.id)) is not None and row.state == "queued":
                     # nobody cancelled or superseded it while it flew
                     tx.set_delivery_state(queued.id, "refused")
+            return following
 
-        def done(_: None) -> None:
+        def done(following: Sequence[Queued]) -> None:
             self._settling = self._patient = False
             for queued, outcome, _reply, _code in answers:
                 self._settled(queued, outcome)
             self._settle()
-            self.pump()
+            self._followed(following)
 
         def failed(error: Exception) -> None:
             log.error("answers could not be stored, trying again", destination=self.name, error=type(error).__name__)
@@ -311,13 +350,14 @@ class Outbox:
         """The answer is durable: the lane goes on."""
         lane = self.lanes[queued.lane]
         self.metrics.answers.labels(self.name, outcome).inc()
-        queued.flying = False
+        queued.flying = queued.sent = False  # it was answered
         if outcome == "accepted" or queued.withdrawn:
             self.delivered += outcome == "accepted"
             lane.waiting.popleft()
             self._forget(queued, lane)
         elif outcome == "refused":
             queued.refused = True
+            self._refused.add(queued.id)
             log.error("the hospital refused a message; its lane waits for a person", destination=self.name, delivery=queued.id)
         if lane.waiting:
             self._line_up(lane)
@@ -332,7 +372,19 @@ class Outbox:
     @property
     def refused(self) -> int:
         """How many heads wait for a person."""
-        return sum(1 for lane in self.lanes.values() if lane.waiting and lane.waiting[0].refused)
+        return len(self._refused)
+
+    @property
+    def retrying(self) -> int:
+        """How many heads back off, to be sent again."""
+        return len(self._retries())
+
+    def next_try(self) -> float:
+        """Seconds until the first of them is sent again; 0 when there is none."""
+        return max(0.0, min(self._retries(), default=0.0) - float(self.reactor.seconds()))
+
+    def _retries(self) -> list[float]:
+        return [float(lane.timer.getTime()) for lane in self._timed if lane.waiting[0].waits]
 
     def oldest(self) -> float:
         """The age in seconds of the oldest delivery that waits; 0 when none does."""

@@ -13,8 +13,8 @@ from labbridge.batch import past_of
 from labbridge.cli.common import DEFAULT_CONFIG, AsJson, ConfigFile, as_text, console, fail, local, print_json, reading, settings_of
 from labbridge.cli.proving import Head, export_passport
 from labbridge.config import Settings
-from labbridge.formats import charset
 from labbridge.model import Decided, Reason, Report
+from labbridge.showing import readable
 from labbridge.store.erasure import erased
 from labbridge.store.rows import Message
 from labbridge.verification.reasons import Language, render_all
@@ -143,7 +143,7 @@ def trace(
         decided = model.decode(decision.document, model.Decision)
         events.append({"what": "decision", **_plain(decision), **_person(decided, settings), "decided": decided.results})
     events += [{"what": "delivery", **_plain(delivery)} for delivery in found.deliveries]
-    events += [{"what": "answer", **_plain(attempt), "reply": _readable(attempt.reply)} for attempt in found.attempts]
+    events += [{"what": "answer", **_plain(attempt), "reply": readable(attempt.reply)} for attempt in found.attempts]
     for event in sorted(events, key=lambda one: one["at"]):
         if "deleted" in event:
             event["deleted"] = f"by retention on {local(event['deleted'], settings)}"
@@ -168,26 +168,20 @@ def _show_message(message: Message, settings: Settings, language: Language, json
     """One message of the journal and its bytes, a line for each record or segment."""
     note = model.decode(message.note.encode() or b"[]", list[Reason])
     if json:
-        kept = {} if erased(message.body) else {"body": message.body, "text": _readable(message.body)}
+        kept = {} if erased(message.body) else {"body": message.body, "text": readable(message.body)}
         print_json({"what": "message", **_plain(message), "note": note, **kept})
         return
     _tell(local(message.at, settings), {"what": "message", **_plain(message), "reasons": note}, language)
     if erased(message.body):
         console.print("its bytes were deleted by retention")
         return
-    text = _readable(message.body)
+    text = readable(message.body)
     for line in text[:ON_SCREEN].splitlines(keepends=True):
         console.print(as_text(line))
     if len(text) > ON_SCREEN:
         console.print(f"… and {len(text) - ON_SCREEN} characters more (--json)")
     if message.size > len(message.body):
         console.print(f"only the first {len(message.body)} of its {message.size} bytes were kept")
-
-
-def _readable(data: bytes) -> str:
-    """Bytes as text, in the character set that they name or else UTF-8; a byte that is of neither is written ``\\xhh``."""
-    text, wrong = charset.decode(data, ("UTF-8",))
-    return data.decode("utf-8", "backslashreplace") if wrong else text
 
 
 _TOLD = (

@@ -19,6 +19,7 @@ COMMANDS: dict[str, Command] = {
     "call-back": notes.call_back,
     "acknowledge": notes.acknowledge,
     "viewed": notes.viewed,
+    "export": notes.export,
     "correct-id": identity.correct_id,
     "confirm-id": identity.confirm_id,
     "withdraw-id": identity.withdraw_id,

@@ -34,7 +34,12 @@ def acknowledge(tx: Transaction, revision: Revision, moment: Moment, request: Re
 
 def viewed(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
     """Writes into the audit trail that somebody has looked at a specimen."""
-    return _Notes(tx, revision, moment, request, actor).viewed()
+    return _Notes(tx, revision, moment, request, actor).seen("viewed")
+
+
+def export(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
+    """Writes into the audit trail that somebody took a copy of all that is known of a specimen."""
+    return _Notes(tx, revision, moment, request, actor).seen("export")
 
 
 class _Notes(Work):
@@ -78,10 +83,10 @@ class _Notes(Work):
             raise CommandError(f"nothing critical is held for specimen {self.request.specimen}")
         return self.done
 
-    def viewed(self) -> Done:
+    def seen(self, action: str) -> Done:
         """Who has seen what."""
         self.rows()
-        self.audit("viewed", f"specimen {self.request.specimen}", "", "")
+        self.audit(action, f"specimen {self.request.specimen}", "", "")
         self.done.said.append("noted")
         return self.done
 

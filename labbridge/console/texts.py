@@ -43,6 +43,11 @@ def _(message: str, **values: object) -> str:
     return text.format(**values) if values else text
 
 
+def in_both(message: str, **values: object) -> str:
+    """The message in English and in Chinese, for a paper that anybody may read."""
+    return f"{message} {_chinese().get(message, message)}".format(**values)
+
+
 @cache
 def _chinese() -> dict[str, str]:
     with resources.files("labbridge.console").joinpath("locale/zh.po").open("rb") as file:
@@ -62,6 +67,11 @@ def time_text(us: int) -> str:
     """Date and time, to the minute, of microseconds since 1970; without the year where it is this one."""
     year = "" if _local(us).year == datetime.now(ZoneInfo(_site["zone"])).year else "y "
     return _formatted(us, f"d MMM {year}HH:mm", f"{'y年' if year else ''}M月d日 HH:mm")
+
+
+def paper_time(us: int) -> str:
+    """Date and time as every language reads them."""
+    return _local(us).strftime("%Y-%m-%d %H:%M")
 
 
 def day_text(us: int) -> str:

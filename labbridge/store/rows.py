@@ -105,7 +105,7 @@ class Revision(Row, frozen=True):
     id: int
     at: int
     digest: bytes
-    body: bytes
+    body: bytes = b""
 
 
 class Audit(Row, frozen=True):
