@@ -107,7 +107,8 @@ async def ask(
 
             ui.timer(PREVIEW_S, look)
     entered: dict[str, Any] | None = await dialog
-    dialog.delete()
+    if not dialog.is_deleted:  # it is when the page is gone
+        dialog.delete()
     return entered
 
 
@@ -135,4 +136,4 @@ def _enter(state: _Dialog, field: Field, *, first: bool) -> None:
     if field.offers:
         with ui.row().classes("gap-1"):
             for offer in field.offers:
-                ui.button(offer, on_click=lambda offer=offer: made.set_value(offer)).props("outline dense no-caps size=sm")
+                ui.button(offer, on_click=lambda offer=offer: made.set_value(offer)).props("outline dense no-caps size=12px")
