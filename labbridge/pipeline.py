@@ -302,14 +302,11 @@ def outgoing_of(
     return tuple(found)
 
 
-def withdrawal_of(
-    report: Report, key: str, wrong: Sequence[Decided], destination: str, analyzer: str, revision: Revision, moment: Moment
+def one_outgoing(
+    report: Report, key: str, results: Sequence[Decided], destination: str, analyzer: str, revision: Revision, moment: Moment
 ) -> Outgoing:
-    """The payload that withdraws these results at one destination: OBX-11 W without a value, each with the reason.
-
-    Raises UnwritableError.
-    """
-    write, control_id = _writing(revision.outlets[destination], report, wrong, analyzer, revision, moment)
+    """The payload that tells one destination of these results and no others, whatever the routes say. Raises UnwritableError."""
+    write, control_id = _writing(revision.outlets[destination], report, results, analyzer, revision, moment)
     return Outgoing(destination, key, control_id, write())
 
 

@@ -8,10 +8,11 @@ from contextlib import closing, contextmanager
 from pathlib import Path
 from typing import Annotated, Any
 
+import msgspec
 import typer
 
 from labbridge import accounts, asking, commands, revision, saving
-from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, ConfigFile, console, fail, settings_of
+from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, ConfigFile, console, fail, local, reading, settings_of
 from labbridge.commands import CommandError, Request
 from labbridge.config import Settings
 from labbridge.pipeline import Moment
@@ -217,6 +218,59 @@ def reject(
 ) -> None:
     """Reject what is held of a specimen: it is kept, and never delivered. Settles a message with #NUMBER."""
     perform(config, "reject", specimen=specimen, tests=tests, reason=reason)
+
+
+def correct_id(
+    specimen: Annotated[str, typer.Argument(help="The wrong specimen id.")] = "",
+    to: Annotated[str, typer.Option("--to", help="The right specimen id.")] = "",
+    reason: Because = "",
+    reports: Reports = None,
+    pairs: Annotated[str, typer.Option("--pairs", help='A shifted batch: [{"report": 12, "to": "8826110042"}, …].')] = "",
+    preview: Preview = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Propose the right specimen id for all reports of a specimen, for some of them, or for a shifted batch.
+
+    Nothing changes until another person confirms it (`confirm-id`). Then the hospital receives, for the old id, OBX-11 W for
+    every test that was delivered, and for the right id the results, decided anew with that specimen's history.
+    """
+    chosen = {"specimen": specimen, "reports": reports, "to": to, "text": pairs}
+    perform(config, "correct-id", **chosen, reason=reason, preview=preview)
+
+
+def confirm_id(
+    proposal: Annotated[int, typer.Argument(help="The proposal's number; without it the open ones are listed.")] = 0,
+    reason: Because = "",
+    preview: Preview = False,
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Confirm what another person proposed with `correct-id`: the second pair of eyes. Without a number: what is proposed.
+
+    What was delivered under the wrong id is withdrawn (OBX-11 W), what waits under it is cancelled, and the results leave under
+    the right id unless that specimen's own results hold them. Critical values are held until they are called back.
+    """
+    if proposal:
+        perform(config, "confirm-id", proposal=proposal, reason=reason, preview=preview)
+    else:
+        settings = settings_of(config)
+        with reading(settings) as reader:
+            proposals = reader.proposals()
+        for one in proposals:
+            pairs = ", ".join(f"report {pair['report']} -> {pair['to']}" for pair in msgspec.json.decode(one.document))
+            console.print(
+                shown(f"proposal {one.id}, {local(one.at, settings)}, by {one.actor}: {pairs} ({one.reason})"), markup=False
+            )
+        if not proposals:
+            console.print("nothing is proposed")
+
+
+def withdraw_id(
+    proposal: Annotated[int, typer.Argument(help="The proposal's number.")],
+    reason: Because = "",
+    config: ConfigFile = DEFAULT_CONFIG,
+) -> None:
+    """Drop a proposal of `correct-id`; nothing is sent."""
+    perform(config, "withdraw-id", proposal=proposal, reason=reason)
 
 
 def retry(

@@ -4,7 +4,7 @@ The daemon runs them for the control socket; with no daemon running the command 
 same functions. Each returns a ``Done``: what to tell the person, and what the queue in memory must do.
 """
 
-from labbridge.commands import deliveries, notes, results
+from labbridge.commands import deliveries, identity, notes, results
 from labbridge.commands.request import Command, CommandError, Done, Request
 
 __all__ = ["COMMANDS", "Command", "CommandError", "Done", "Request"]
@@ -20,6 +20,9 @@ COMMANDS: dict[str, Command] = {
     "acknowledge": notes.acknowledge,
     "viewed": notes.viewed,
     "export": notes.export,
+    "correct-id": identity.correct_id,
+    "confirm-id": identity.confirm_id,
+    "withdraw-id": identity.withdraw_id,
     "release-mapped": results.release_mapped,
     "retry": deliveries.retry,
     "cancel": deliveries.cancel,

@@ -8,6 +8,7 @@ import msgspec
 from nicegui import ui
 
 from labbridge.console.acting import Answer, show_leaves
+from labbridge.console.keys import guard
 from labbridge.console.texts import _
 from labbridge.showing import brief
 
@@ -80,7 +81,8 @@ async def ask(
 
     Enter confirms nothing, for a scanner sends it: the button does, and Ctrl+Enter.
     """
-    with ui.dialog() as dialog, ui.card().classes("w-[44rem] max-w-full gap-2") as card:
+    guard()
+    with ui.dialog() as dialog, ui.card().classes("w-[44rem] max-w-full gap-2"):
         state = _Dialog(dialog, fields, preview)
         ui.label(title).classes("text-lg font-medium")
         if covers:
@@ -92,7 +94,7 @@ async def ask(
         state.leaves()
         with ui.row().classes("w-full justify-end"):
             ui.button(_("Cancel"), on_click=lambda: dialog.submit(None)).props("flat no-caps")
-            go = ui.button(f"{title} · Ctrl+Enter", on_click=state.confirm).props("no-caps unelevated")
+            go = ui.button(f"{title} · Ctrl+Enter", on_click=state.confirm).props("no-caps unelevated").classes("lb-confirm")
             go.set_enabled(False)
 
             async def look() -> None:
@@ -100,7 +102,6 @@ async def ask(
                 go.set_enabled(state.complete())
 
             ui.timer(PREVIEW_S, look)
-    card.on("keydown.ctrl.enter", state.confirm)
     entered: dict[str, Any] | None = await dialog
     dialog.delete()
     return entered

@@ -93,7 +93,7 @@ class _Trail:
                 day = ui.input(title, on_change=self._filter).bind_value(self.wanted, name)
                 day.props("dense type=date stack-label")
             ui.space()
-            self.export = ui.link(_("Export as CSV"), "/audit.csv").props("download")
+            self.export = ui.link(_("Export as CSV"), "/audit.csv").classes("lb-link").props("download")
         self.table = ui.table(rows=[], columns=self._shown(), row_key="id", pagination=0).classes("w-full lb-audit")
         self.table.props("flat dense wrap-cells hide-pagination").on("open", self._open)
         self.table.add_slot("body-cell-open", _OPEN.format(word=_("All of it")))
@@ -113,10 +113,14 @@ class _Trail:
             "old": _("Before"),
             "new": _("After"),
         }
-        return [{"name": name, "label": title, "field": name, "align": "left"} for name, title in titles.items()]
+        rigid = {"at": "white-space: nowrap", "actor": "min-width: 5rem"}
+        return [
+            {"name": name, "label": title, "field": name, "align": "left", "style": rigid.get(name, "min-width: 7rem")}
+            for name, title in titles.items()
+        ]
 
     def _shown(self) -> list[dict[str, Any]]:
-        return [*self._columns(), {"name": "open", "label": "", "field": "id", "align": "right"}]
+        return [*self._columns(), {"name": "open", "label": _("All of it"), "field": "id", "align": "right"}]
 
     async def _filter(self) -> None:
         self.ends.clear()
@@ -147,7 +151,9 @@ class _Trail:
         self.export.props(f'href="/audit.csv?{urlencode(asked)}"')
 
     def _row(self, row: Audit) -> dict[str, Any]:
-        texts = {name: shown(getattr(row, name))[:SHORT] for name in ("actor", "subject", "reason", "old", "new")}
+        old, new = _told(row.old, row.new), _told(row.new, row.old)
+        given = {"actor": row.actor, "subject": row.subject, "reason": row.reason, "old": old, "new": new}
+        texts = {name: shown(text)[:SHORT] for name, text in given.items()}
         return {**texts, "id": row.id, "at": time_text(row.at), "action": self.words.get(row.action, shown(row.action)[:SHORT])}
 
     def _open(self, event: Any) -> None:
@@ -155,7 +161,7 @@ class _Trail:
         row = next((one for one in self.rows if one.id == event.args), None)
         if row is None:
             return
-        with ui.dialog(value=True) as dialog, ui.card().classes("w-[48rem] max-w-full"):
+        with ui.dialog(value=True).props(f'aria-label="{_("All of it")}"') as dialog, ui.card().classes("w-[48rem] max-w-full"):
             dialog.on("hide", dialog.delete)
             for column in self._columns():
                 text = _moment(row) if column["name"] == "at" else shown(str(getattr(row, column["name"])))
@@ -169,15 +175,17 @@ class _Ledger:
 
     def __init__(self) -> None:
         with ui.element("section").classes("lb-card w-full").props(f'aria-label="{_("The ledger")}"'):
-            ui.label(_("The ledger")).classes("text-lg font-medium").props("role=heading aria-level=2")
-            self.head = ui.label().classes("font-mono text-sm break-all")
-            self.length = ui.label()
-            with ui.row().classes("items-center gap-3"):
-                self.icon = ui.icon("help").classes("text-xl").props("aria-hidden=true")
-                self.told = ui.label().props("role=status")
+            with ui.row().classes("w-full items-center gap-x-6 gap-y-1"):
+                ui.label(_("The ledger")).classes("text-lg font-medium").props("role=heading aria-level=2")
+                self.length = ui.label()
+                with ui.row().classes("items-center gap-1"):
+                    self.icon = ui.icon("help").classes("text-xl").props("aria-hidden=true")
+                    self.told = ui.label().props("role=status")
+                ui.space()
+                self.button = ui.button(_("Verify now"), on_click=self._verify).props("no-caps outline")
+            self.head = ui.label().classes("font-mono text-sm break-all lb-quiet")
             self.progress = ui.linear_progress(0, show_value=False).props(f'aria-label="{_("Verification")}"')
             self.problems = ui.column().classes("gap-0")
-            self.button = ui.button(_("Verify now"), on_click=self._verify).props("no-caps outline")
         self.timer = ui.timer(0.5, self._show)
 
     async def _verify(self) -> None:
@@ -218,6 +226,16 @@ def _verdict() -> tuple[str, str, str]:
         told = _("{time}: CHANGED. Stop labbridge, copy the database as it is, and see the operations guide.", time=when)
         return "error", "lb-bad", told
     return "verified", "lb-good", _("{time}: {n} facts are as they were written", time=when, n=facts)
+
+
+def _told(text: str, other: str) -> str:
+    """A value before or after a change for people: of several named ones, those that differ."""
+    try:
+        named, others = msgspec.json.decode(text, type=dict[str, Any]), msgspec.json.decode(other or "{}", type=dict[str, Any])
+    except msgspec.MsgspecError:
+        return text
+    different = {name: value for name, value in named.items() if name not in others or others[name] != value}
+    return ", ".join(f"{name} {value}" for name, value in different.items())
 
 
 def _moment(row: Audit) -> str:

@@ -20,7 +20,7 @@ class Form:
             with ui.row().classes("w-full justify-end"):
                 ui.button(_("Cancel"), on_click=self.dialog.close).props("flat no-caps")
                 ui.button(word, on_click=self.send).props("no-caps")
-        self.dialog.on("hide", self.dialog.delete)
+        self.dialog.on("hide", self.dialog.delete).props["aria-label"] = title
         self.command: Callable[[], dict[str, Any] | None] = lambda: None
 
     def text(self, label: str) -> ui.input:

@@ -10,6 +10,7 @@ from labbridge.console.acting import act, ask_reason
 from labbridge.console.frame import page
 from labbridge.console.keys import on_keys
 from labbridge.console.listing import COLUMNS, ROW, cells, reason_choices, what_choices
+from labbridge.console.proposals import Proposals, shifted
 from labbridge.console.results import Panel, results_panel
 from labbridge.console.rows import Filter, Key, Row
 from labbridge.console.texts import _, number_text, reason_text, time_text
@@ -43,7 +44,7 @@ class Pending:
     async def build(self, specimen: str) -> None:
         """Draws the page."""
         self._choose()
-        groups.proposals()
+        Proposals()
         self._bar()
         with ui.row().classes("w-full no-wrap items-start gap-3 lb-pending"):
             with ui.column().classes("gap-1 lb-list"):
@@ -73,6 +74,8 @@ class Pending:
             text = ui.input(_("Text")).props("outlined dense clearable debounce=300").classes("w-28")
             text.on_value_change(lambda event: self._filter("text", event.value))
             ui.switch(_("By cause"), on_change=lambda event: self._group(bool(event.value)))
+            if session.can("correct-id"):
+                ui.button(_("Shifted batch"), icon="low_priority", on_click=shifted).props("flat dense no-caps")
 
     def _select(self, label: str, options: dict[str, str], name: str) -> None:
         box = ui.select(options, label=label, with_input=len(options) > 12, clearable=True).props("outlined dense")

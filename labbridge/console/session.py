@@ -11,6 +11,7 @@ from collections.abc import MutableMapping
 from contextvars import ContextVar
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 import msgspec
 from nicegui import Client
@@ -85,9 +86,8 @@ async def whose(token: str, seconds: float = CACHE_SECONDS) -> User | None:
     """The user of a token, as the daemon said at most so many seconds ago; None when its session is over. Raises Silent."""
     if not token:
         return None
-    at, known = _known.get(token, (0.0, None))
-    if known is not None and time.monotonic() - at < seconds:
-        return known
+    if token in _known and time.monotonic() - _known[token][0] < seconds:
+        return _known[token][1]
     answer = await send(Request("whoami", session=token), 5.0)
     told = answer.get("answer", {})
     found = User(told["account"], told["role"], told["language"], token) if answer.get("ok") else None
@@ -109,7 +109,7 @@ async def alive() -> None:
 
 
 async def look(seconds: float) -> None:
-    """Asks after the session of every open page; where it is over, the page gives way to the login."""
+    """Asks after the session of every open page, where that was longer ago; one that is over gives way to the login."""
     for client in list(Client.instances.values()):
         before: User | None = client.request.scope.get(KEY)
         if before is None:
@@ -120,5 +120,5 @@ async def look(seconds: float) -> None:
             return
         client.request.scope[KEY] = now or before
         if now is None:
-            path = client.request.url.path
-            client.open(f"/login?over=1&next={path}")
+            path = quote(client.request.scope["path"])
+            client.open(f"/login?over=1&next={quote(path, safe='')}")

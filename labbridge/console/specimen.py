@@ -125,7 +125,8 @@ class _Page:
     def __init__(self, specimen: str, found: Known) -> None:
         self.specimen, self.found = specimen, found
         self.events = story(found.trace, found.audits)
-        self.shown = EVENTS
+        self.first = max(0, len(self.events) - EVENTS)  # of those that are shown
+        self.drawn: list[tuple[Event, ui.column]] = []
 
     async def draw(self) -> None:
         """Header, results, time line with the messages beside it."""
@@ -136,6 +137,7 @@ class _Page:
         with ui.row().classes("w-full gap-6 items-start flex-col lg:flex-row lg:flex-nowrap"):
             with ui.column().classes("w-full lg:w-5/12 gap-2"):
                 ui.label(_("Story")).classes("text-xl").props('role="heading" aria-level=2')
+                self.earlier = ui.button(icon="expand_less", on_click=self._more).props("flat dense no-caps")
                 self.line = ui.column().classes("w-full gap-1")
                 self._story()
                 self._revisions()
@@ -147,6 +149,7 @@ class _Page:
             await self.bodies.show("message", message.id)
         on_keys(lambda key: deeds.press(self.panel, key))
         watch().on_change("queue", self._again)
+        ui.context.client.on_connect(self._again)  # what changed before the browser was there
 
     def _header(self) -> None:
         states = Counter(row.state for row in self.found.trace.reports)
@@ -170,19 +173,21 @@ class _Page:
         self.others.set_visibility(bool(others))
 
     def _story(self) -> None:
-        """The newest events by days, oldest first."""
-        self.line.clear()
-        events = self.events[-self.shown :]
+        """The events by days, oldest first; those that are as they were stay untouched, and open where they are open."""
+        events = self.events[self.first :]
+        same = next((n for n, (event, _row) in enumerate(self.drawn) if [event] != events[n : n + 1]), len(self.drawn))
+        for _event, row in self.drawn[same:]:
+            row.delete()
+        del self.drawn[same:]
+        self.earlier.set_visibility(self.first > 0)
+        self.earlier.set_text(_("{count} earlier events", count=number_text(self.first)))
         with self.line:
-            if len(self.events) > len(events):
-                more = _("{count} earlier events", count=number_text(len(self.events) - len(events)))
-                ui.button(more, icon="expand_less", on_click=self._more).props("flat dense no-caps")
-            day = ""
-            for event in events:
-                if day_text(event.at) != day:
-                    day = day_text(event.at)
-                    ui.label(day).classes("text-sm font-medium mt-2").props('role="heading" aria-level=3')
-                self._event(event)
+            for number, event in enumerate(events[same:], same):
+                with ui.column().classes("w-full gap-0") as row:
+                    if not number or day_text(event.at) != day_text(events[number - 1].at):
+                        ui.label(day_text(event.at)).classes("text-sm font-medium mt-2").props('role="heading" aria-level=3')
+                    self._event(event)
+                self.drawn.append((event, row))
 
     def _event(self, event: Event) -> None:
         icon, colour = _TONES.get(event.tone, ("", ""))
@@ -213,7 +218,7 @@ class _Page:
             await act("send-again", deliveries=[delivery], reason=reason)
 
     def _more(self) -> None:
-        self.shown += 10 * EVENTS
+        self.first = max(0, self.first - 10 * EVENTS)
         self._story()
 
     def _revisions(self) -> None:

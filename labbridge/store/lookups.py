@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 import msgspec
 
 from .erasure import erased
-from .rows import Account, Delivery, Earlier, Message, Row, Spooled
+from .rows import Account, Delivery, Earlier, Message, Proposal, Row, Spooled
 from .schema import columns
 
 R = TypeVar("R", bound=Row)
@@ -105,6 +105,14 @@ class Lookups(ABC):
     def accounts(self) -> list[Account]:
         """Every account in order of name, without the hash of its password."""
         return self._select(Account, "ORDER BY name", large=False)
+
+    def proposals(self) -> list[Proposal]:
+        """The corrected specimen ids that wait for a second person."""
+        return self._select(Proposal, "WHERE state = 'open' ORDER BY id")
+
+    def proposal(self, id: int) -> Proposal | None:
+        """One of them, whatever became of it."""
+        return next(iter(self._of(Proposal, "id", [id])), None)
 
     def spooled(self) -> list[Spooled]:
         """The transmissions in the spool, each with its parts joined, in the order in which they began."""

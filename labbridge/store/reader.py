@@ -21,8 +21,6 @@ _QUEUED = """
     FROM delivery LEFT JOIN report ON report.id = delivery.report_id
     WHERE delivery.state IN ('queued', 'refused') ORDER BY +delivery.id"""
 
-_REPORTS_BY_ID = "SELECT report.* FROM {list} JOIN report ON report.id = CAST(wanted.value AS bigint)"
-
 _STUCK = """
     SELECT {columns}, coalesce(report.specimen, '') FROM delivery LEFT JOIN report ON report.id = delivery.report_id
     WHERE delivery.state IN ('queued', 'refused') AND delivery.destination = ? AND delivery.state = ?
@@ -55,10 +53,6 @@ class Reader(Overview):
     def pending(self, limit: int = 100) -> list[Earlier]:
         """The oldest held reports."""
         return self.held_reports(limit)
-
-    def reports(self, ids: Iterable[int]) -> list[Earlier]:
-        """These reports, in order of id."""
-        return self._reports(_REPORTS_BY_ID, msgspec.json.encode(list(ids)).decode())
 
     def unsettled(self, limit: int = 100) -> list[Message]:
         """The oldest messages that a person must look at: unreadable, incomplete, oversize ..."""

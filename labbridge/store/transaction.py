@@ -12,7 +12,7 @@ from msgspec.structs import astuple
 
 from .ledger import WRITER, Link, follow, leaf
 from .lookups import Lookups, R, spoken, storable
-from .rows import Account, Entry, Spooled
+from .rows import Account, Entry, Proposal, Spooled
 from .schema import ATTEMPT, AUDIT, DECISION, DELIVERY, FACTS, MESSAGE, REPORT, REVISION, Fact, insert
 
 Columns = tuple[Any, ...]
@@ -22,8 +22,10 @@ _REPORT_STATE = "UPDATE report SET state = ? WHERE id = ?"
 _DELIVERY_STATE = "UPDATE delivery SET state = ? WHERE id = ?"
 _TAKE_OUT = "DELETE FROM {} WHERE id = ?"
 _CLEAR = "DELETE FROM spool WHERE session = ?"
-_SPOOL, _LEDGER = insert(Spooled), insert(Entry)
-_ORDER = (*(fact.insert for fact in FACTS), _MESSAGE_STATE, _REPORT_STATE, _DELIVERY_STATE, _CLEAR, _SPOOL, _LEDGER)
+_PROPOSAL_STATE = "UPDATE proposal SET state = ? WHERE id = ?"
+_SPOOL, _LEDGER, _PROPOSE = insert(Spooled), insert(Entry), insert(Proposal)
+_STATES = (_MESSAGE_STATE, _REPORT_STATE, _DELIVERY_STATE)
+_ORDER = (*(fact.insert for fact in FACTS), *_STATES, _PROPOSE, _PROPOSAL_STATE, _CLEAR, _SPOOL, _LEDGER)
 
 
 class Transaction(Lookups):
@@ -133,6 +135,18 @@ class Transaction(Lookups):
         number = account.id or next(self._ids["account"])
         self._execute(_TAKE_OUT.format("account"), (number,))
         self._execute(insert(Account), (number, *astuple(account)[1:]))
+
+    # The workbench: what waits for a second person
+
+    def propose(self, actor: str, reason: str, document: bytes) -> int:
+        """Keep a corrected specimen id until a second person confirms it."""
+        [(last,)] = self._read("SELECT coalesce(max(id), 0) FROM proposal")
+        self._pending[_PROPOSE].append((last + 1, self.at, storable(actor), "open", storable(reason), document))
+        return int(last) + 1
+
+    def set_proposal_state(self, id: int, state: str) -> None:
+        """Change what became of a proposal: done, withdrawn."""
+        self._pending[_PROPOSAL_STATE].append((state, id))
 
     # The spool
 

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from labbridge import roles
-from labbridge.console.audit import _cell
+from labbridge.console.audit import _cell, _told
 from tests.console.helpers import PASSWORD, SLOW_MS, ConsoleLab, serious_faults
 
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J=1+1"
@@ -23,6 +23,12 @@ def history(lab: ConsoleLab) -> None:
         lab.ask("language", account="viewer", language="en" if number % 2 else "zh")
     lab.ask("pause", destination="his", reason=HOSTILE)
     lab.ask("resume", destination="his", reason="again")
+
+
+def test_a_change_is_told_by_what_differs() -> None:
+    assert _told('{"role":"viewer","state":"active"}', '{"role":"supervisor","state":"active"}') == "role viewer"
+    assert _told('{"role":"viewer","state":"active"}', "") == "role viewer, state active"
+    assert (_told("queued", ""), _told("[1]", ""), _told("", "{}")) == ("queued", "[1]", "")
 
 
 def rows(page: Page) -> list[list[str]]:
@@ -122,6 +128,8 @@ def test_an_administrator_makes_and_changes_accounts(lab: ConsoleLab, page: Page
     page.get_by_role("button", name="Enable: carla").click()
     dialog.get_by_label("Reason").fill("is back")
     dialog.get_by_role("button", name=re.compile("Enable")).click()
+    expect(mine).to_contain_text("active")
+    page.reload()  # what is told fades in and out
     expect(mine).to_contain_text("active")
     assert serious_faults(page) == []
     page.get_by_role("button", name="Disable: admin").click()

@@ -1,0 +1,127 @@
+"""Whose results they are: a corrected specimen id is proposed by one person, and done when another confirms it.
+
+What was delivered under the wrong id is withdrawn there (OBX-11 W), what waits for the hospital under it is cancelled, the
+report is rejected, and a new one under the right id is decided on, with that specimen's history.
+"""
+
+from collections.abc import Sequence
+from typing import Any
+
+import msgspec
+
+from labbridge.commands.moving import Move, Moving, Pair
+from labbridge.commands.request import CommandError, Done, Request
+from labbridge.commands.work import Work
+from labbridge.pipeline import Moment, Revision
+from labbridge.store import Transaction
+
+LONGEST_ID = 100  # characters of a specimen's id
+MOST = 500  # reports in one proposal
+
+
+def correct_id(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
+    """Proposes the right specimen id for reports; nothing moves before another person confirms it."""
+    return _Identity(tx, revision, moment, request, actor).propose()
+
+
+def confirm_id(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
+    """Confirms what another person proposed, and moves the reports."""
+    return _Identity(tx, revision, moment, request, actor).confirm()
+
+
+def withdraw_id(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
+    """Drops a proposal."""
+    return _Identity(tx, revision, moment, request, actor).withdraw()
+
+
+def withdraw_late(tx: Transaction, revision: Revision, moment: Moment, delivery: int) -> Done:
+    """Withdraws what a delivery brought that was cancelled while it flew, since its report had come to another specimen."""
+    return Moving(tx, revision, moment, Request("confirm-id"), "labbridge").late(delivery)
+
+
+class _Identity(Work):
+    """A command on specimen ids being carried out."""
+
+    def propose(self) -> Done:
+        """Keeps the proposal, once it is sure that it could be done now."""
+        self.need_reason()
+        pairs = self._asked()
+        moves = self._moves(pairs)
+        waiting = {pair.report: one.id for one in self.tx.proposals() for pair in _pairs(one.document)}
+        for pair in pairs:
+            if pair.report in waiting:
+                raise CommandError(f"report {pair.report} is in proposal {waiting[pair.report]} already")
+        if self.request.preview:
+            return self._moving().show(moves)
+        number = self.tx.propose(self.actor, self.request.reason, msgspec.json.encode(pairs))
+        for move in moves:
+            new = f"proposal {number}: specimen {move.new_report.specimen.id}"
+            self.audit("correct-id", f"report {move.row.report_id}", f"specimen {move.row.specimen}", new)
+            self.done.said.append(f"report {move.row.report_id}: {move.row.specimen} -> {move.new_report.specimen.id}")
+        self.done.said.append(f"proposal {number}: another person confirms it with `labbridge confirm-id {number}`")
+        self.done.answer["proposal"] = number
+        return self.done
+
+    def confirm(self) -> Done:
+        """Moves the reports of a proposal."""
+        row = self._open()
+        if row.actor == self.actor:
+            raise CommandError(f"proposal {row.id} is your own: another person must confirm it")
+        moves = self._moves(_pairs(row.document))
+        if self.request.preview:
+            return self._moving().show(moves)
+        self.request = msgspec.structs.replace(self.request, reason=self.request.reason.strip() or row.reason)
+        self.tx.set_proposal_state(row.id, "done")
+        self.audit("confirm-id", f"proposal {row.id}", f"open, by {row.actor}", "done")
+        return self._moving().carry_out(moves)
+
+    def withdraw(self) -> Done:
+        """Drops a proposal."""
+        row = self._open()
+        self.tx.set_proposal_state(row.id, "withdrawn")
+        self.audit("withdraw-id", f"proposal {row.id}", f"open, by {row.actor}", "withdrawn")
+        for pair in _pairs(row.document):
+            self.audit("withdraw-id", f"report {pair.report}", f"proposal {row.id}", "withdrawn")
+        self.done.said.append(f"proposal {row.id}: withdrawn")
+        return self.done
+
+    def _open(self) -> Any:
+        row = self.tx.proposal(self.request.proposal)
+        if row is None or row.state != "open":
+            raise CommandError(f"there is no open proposal {self.request.proposal}")
+        return row
+
+    def _moving(self) -> Moving:
+        return Moving(self.tx, self.revision, self.moment, self.request, self.actor, self.done)
+
+    def _asked(self) -> list[Pair]:
+        """Which reports become whose: a list in ``text``, or all that are named become those of ``to``."""
+        if self.request.text:
+            try:
+                pairs = _pairs(self.request.text.encode())
+            except msgspec.MsgspecError as error:
+                raise CommandError(f'not a list of {{"report": 12, "to": "id"}}: {error}') from None
+        elif not self.request.specimen and not self.request.reports:
+            raise CommandError("name the specimen, or reports with --report")
+        else:
+            pairs = [Pair(row.report_id, self.request.to) for row in self.rows("held", "released", "superseded")]
+        if not pairs:
+            raise CommandError("there is no report whose specimen could be corrected")
+        if len(pairs) > MOST or len({pair.report for pair in pairs}) < len(pairs):
+            raise CommandError(f"a proposal has at most {MOST} reports, each once")
+        return pairs
+
+    def _moves(self, pairs: Sequence[Pair]) -> list[Move]:
+        found = {row.report_id: row for row in self.tx.reports([pair.report for pair in pairs])}
+        moving, moves = self._moving(), []
+        for pair in sorted(pairs, key=lambda pair: pair.report):
+            if pair.report not in found:
+                raise CommandError(f"there is no report {pair.report}")
+            if len(pair.to) > LONGEST_ID or not pair.to.strip() or not pair.to.isprintable():
+                raise CommandError(f"report {pair.report}: a specimen id has 1 to {LONGEST_ID} printable characters")
+            moves.append(moving.plan(found[pair.report], pair.to.strip()))
+        return moves
+
+
+def _pairs(document: bytes) -> list[Pair]:
+    return msgspec.json.decode(document, type=list[Pair])
