@@ -2,7 +2,7 @@
 PYTHON ?= $(shell command -v python3.11 || command -v python3)
 BIN := .venv/bin
 
-.PHONY: fuzz help run test lint bench performance torture faults clean conformance pages
+.PHONY: browser screenshots fuzz help run test lint bench performance torture faults clean conformance pages
 help:            ## this list
 	@grep -hE '^[a-z]+: .*##|^[a-z]+:  *##' $(MAKEFILE_LIST) | sed -E 's/:[^#]*##/\t/'
 
@@ -13,7 +13,7 @@ help:            ## this list
 	$(BIN)/pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation --editable .
 	touch $@
 
-run: .venv/ready ## the daemon with simulated analyzers and a simulated hospital (Ctrl-C ends it)
+run: .venv/ready ## the daemon with its console, simulated analyzers and hospital; prints the address and accounts to log in with (Ctrl-C ends it)
 	@mkdir -p run
 	@test -e run/labbridge.toml || cp config.example.toml run/labbridge.toml
 	$(BIN)/labbridge run --simulate -c run/labbridge.toml
@@ -24,12 +24,18 @@ lint: .venv/ready ## ruff, mypy, import contracts
 	$(BIN)/mypy
 	$(BIN)/lint-imports --no-cache
 
-test: .venv/ready lint ## lint, all tests with coverage, the coverage floors
+browser: .venv/ready ## a Chromium and a Chinese font for the tests of the console, where this user may install them
+	$(BIN)/python -m tests.browser
+
+test: .venv/ready lint browser ## lint, all tests with coverage, the coverage floors
 	$(BIN)/coverage erase
 	$(BIN)/coverage run -m pytest -n $${WORKERS:-3} --dist worksteal
 	$(BIN)/coverage combine --quiet
 	$(BIN)/coverage report --fail-under=95 --include='labbridge/wire/*,labbridge/formats/*,labbridge/mapping*,labbridge/context.py,labbridge/pipeline.py' --skip-covered
 	$(BIN)/coverage report --fail-under=90 --skip-covered --sort=cover | tail -n 30
+
+screenshots: .venv/ready browser ## a picture of each page of the console, in both languages, into docs/images
+	$(BIN)/python -m tests.console.screenshots
 
 conformance: .venv/ready ## the tests of what the standards demand, row by row; writes docs/conformance.md
 	$(BIN)/python -m tests.conformance.plugin -n 2

@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from labbridge import accounts, commands, config, control, memory, revision, security, web
 from labbridge.batch import break_off
 from labbridge.commands import CommandError, Done, Request
+from labbridge.commands.identity import withdraw_late
 from labbridge.config import Settings
 from labbridge.destinations import Destinations, queue_of
 from labbridge.intake import Intake
@@ -30,6 +31,7 @@ from labbridge.links.tcp import ListenError
 from labbridge.links.tls import SecurityError
 from labbridge.metrics import Metrics
 from labbridge.pipeline import Moment, Revision
+from labbridge.saving import MapSaver
 from labbridge.sessions import Desk
 from labbridge.stations import Station, renewed
 from labbridge.store import Store, StoreState, Transaction
@@ -61,10 +63,12 @@ class Daemon:
         wake = reactor.callFromThread
         self.store = Store(settings.store.url, clock=clock, wake=wake, on_state=self._store_changed, in_turns=True)
         self.destinations = Destinations(self.store, self.metrics, reactor, clock)
+        self.destinations.late = self._late
         self.intake = Intake(self.store, self.revision, self.destinations.enqueue, self.metrics, clock)
         self.stations: dict[str, Station] = {}
         self.keeper = Keeper(self.store, settings.store.keep, reactor, clock)
         self.desk = Desk(self.store, settings.console.idle, reactor.seconds, wake)
+        self.maps = MapSaver(path, self.store, self.reload, lambda: self.revision.digest)
         self.console = Watcher([sys.executable, "-m", "labbridge.console", "-c", str(path)], reactor)
         self._control: Any = None
         self._web: Any = None
@@ -133,7 +137,7 @@ class Daemon:
         self.intake.revision_id, queued, incomplete = left
         for analyzer, number, body in incomplete:
             self.intake.remember_incomplete(analyzer, number, body)
-        self.destinations.enqueue(queued)
+        self.destinations.left_behind(queued)
         self.intake.accepting = True
         self._catch_up()
         self._log_head()
@@ -167,9 +171,9 @@ class Daemon:
         elif request.command in ("pause", "resume"):
             self._pause(request, actor, reply)
         elif request.command == "reload":
-            self.reload().addCallback(
-                lambda problems: reply({"ok": not problems, "said": [] if problems else ["reloaded"], "error": "; ".join(problems)})
-            )
+            self._reload_for(request, actor, reply)
+        elif request.command == "map":
+            self.maps.save(request, actor, reply)
         elif request.command in COMMANDS:
             self._run(request, actor, reply)
         else:
@@ -179,6 +183,11 @@ class Daemon:
         command, compiled = COMMANDS[request.command], self.revision
         moment = Moment.of(self.clock(), compiled.zone, os.urandom)
 
+        def job(tx: Transaction) -> Done:
+            what = command(tx, compiled, moment, request, actor)
+            self.destinations.gone.update(what.removed)
+            return what
+
         def done(what: Done) -> None:
             self.destinations.follow(what)
             reply({"ok": True, "said": what.said, "answer": what.answer})
@@ -187,7 +196,12 @@ class Daemon:
             known = isinstance(error, CommandError)
             reply({"ok": False, "error": str(error) if known else f"not carried out: {type(error).__name__}"})
 
-        self.store.submit(lambda tx: command(tx, compiled, moment, request, actor), done, failed)
+        self.store.submit(job, done, failed)
+
+    def _late(self, tx: Transaction, delivery: int) -> list[Queued]:
+        """What follows when a withdrawn delivery arrived all the same."""
+        moment = Moment.of(self.clock(), self.revision.zone, os.urandom)
+        return withdraw_late(tx, self.revision, moment, delivery).queued
 
     def _pause(self, request: Request, actor: str, reply: control.Reply) -> None:
         outbox = self.destinations.outboxes.get(request.destination)
@@ -207,6 +221,17 @@ class Daemon:
             reply({"ok": True, "said": [f"{outbox.name}: {new}"]})
 
         self.store.submit(job, done, lambda error: reply({"ok": False, "error": type(error).__name__}))
+
+    def _reload_for(self, request: Request, actor: str, reply: control.Reply) -> None:
+        old = self.revision.digest.hex()[:12]
+
+        def over(problems: list[str]) -> None:
+            answer = {"ok": not problems, "said": [] if problems else ["reloaded"], "error": "; ".join(problems)}
+            told = {"actor": actor, "action": "reload", "subject": "configuration", "reason": request.reason}
+            new = problems[0] if problems else self.revision.digest.hex()[:12]
+            self.store.submit(lambda tx: tx.audit(**told, old=old, new=new), lambda _: reply(answer), lambda _: reply(answer))
+
+        self.reload().addCallback(over)
 
     # -- reload --------------------------------------------------------------------------------------------------
 

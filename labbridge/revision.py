@@ -17,17 +17,22 @@ from labbridge import config, mapping, profiles
 from labbridge.config import Analyzer, Destination, Settings
 from labbridge.formats import charset, oru
 from labbridge.formats.templates import FormError
+from labbridge.mapping.tables import NO_DRAFTS
 from labbridge.pipeline import AnalyzerRules, Outlet, Revision
 from labbridge.routing import Route
 from labbridge.verification import Rules, Verifier
 
 
 class RevisionError(Exception):
-    """The library does not fit the configuration; ``problems`` are lines for a person: what, where, what to do."""
+    """The library does not fit the configuration; ``problems`` are lines for a person: what, where, what to do.
 
-    def __init__(self, problems: Sequence[str]) -> None:
+    ``mistakes`` are the same, with their places where they stand in tables of the mappings.
+    """
+
+    def __init__(self, problems: Sequence[str], mistakes: Sequence[mapping.Mistake] = ()) -> None:
         super().__init__("\n".join(problems))
         self.problems = tuple(problems)
+        self.mistakes = tuple(dict.fromkeys(mistakes))
 
 
 def packaged(what: str) -> Path:
@@ -42,27 +47,38 @@ def folders(settings: Settings, what: str) -> list[Path]:
     return [folder for folder in (own, packaged(what)) if folder is not None]
 
 
-def build(settings: Settings, path: Path | None = None) -> tuple[Revision, list[str]]:
+def build(settings: Settings, path: Path | None = None, drafts: mapping.Drafts = NO_DRAFTS) -> tuple[Revision, list[str]]:
     """The compiled revision, and notices that are no mistakes (a file in GB18030, say).
 
-    Raises RevisionError with every mistake found, each with its place in ``path``, the file of the settings.
+    ``drafts`` are tables of the mappings that are not saved yet. Raises RevisionError with every mistake found, each with
+    its place in ``path``, the file of the settings.
     """
     problems: list[str] = []
+    mistakes: list[mapping.Mistake] = []
 
     def wrong(*at_and_text: str | int) -> None:
         *at, text = at_and_text
-        problems.extend((config.place(path, *at) if path else "") + line for line in str(text).splitlines())
+        told = [(config.place(path, *at) if path else "") + line for line in str(text).splitlines()]
+        problems.extend(told)
+        mistakes.extend(mapping.Mistake("", 0, "", line) for line in told if at[-1] != "mapping")  # which have their own
+
+    def codes_of(name: str) -> mapping.CodeMap:
+        try:
+            return mapping.load_code_map(name, folders(settings, "mappings"), catalogue, drafts)
+        except mapping.MappingError as error:
+            mistakes.extend(error.errors)
+            raise
 
     try:
-        catalogue = mapping.load_catalogue(folders(settings, "mappings"))
+        catalogue = mapping.load_catalogue(folders(settings, "mappings"), drafts)
     except mapping.MappingError as error:
-        raise RevisionError(str(error).splitlines()) from None
+        raise RevisionError(str(error).splitlines(), error.errors) from None
     notices = list(catalogue.notices)
     sources = {"settings": settings.source, "catalogue": catalogue.source}
     analyzers = {}
     for number, analyzer in enumerate(settings.analyzers):
         told = partial(wrong, "analyzer", number)
-        rules = _analyzer(analyzer, settings, catalogue, told, notices)
+        rules = _analyzer(analyzer, settings, catalogue, codes_of, told, notices)
         if rules is not None:
             analyzers[analyzer.name] = rules
             sources[f"profile {rules.profile.name}"] = rules.profile.source
@@ -80,7 +96,7 @@ def build(settings: Settings, path: Path | None = None) -> tuple[Revision, list[
             text = f'route to "{route.to}": no such test: {", ".join(unknown)}; write codes of tests.csv'
             wrong("route", number, "tests", text)
     if problems:
-        raise RevisionError(problems)
+        raise RevisionError(problems, mistakes)
     body = msgspec.json.encode({name: source.decode() for name, source in sorted(sources.items())})
     routes = tuple(Route(r.to, frozenset(r.analyzers), frozenset(r.tests)) for r in settings.routes)
     digest, language = hashlib.sha256(body).digest(), settings.site.language
@@ -88,7 +104,12 @@ def build(settings: Settings, path: Path | None = None) -> tuple[Revision, list[
 
 
 def _analyzer(
-    analyzer: Analyzer, settings: Settings, catalogue: mapping.Catalogue, wrong: Callable[[str, str], None], notices: list[str]
+    analyzer: Analyzer,
+    settings: Settings,
+    catalogue: mapping.Catalogue,
+    codes_of: Callable[[str], mapping.CodeMap],
+    wrong: Callable[[str, str], None],
+    notices: list[str],
 ) -> AnalyzerRules | None:
     """One analyzer's rules; None, with the problems told, when its profile or map does not load."""
     profile, codes = None, None
@@ -97,7 +118,7 @@ def _analyzer(
     except profiles.ProfileError as error:
         wrong("profile", f'analyzer "{analyzer.name}": {error}')
     try:
-        codes = mapping.load_code_map(analyzer.code_map, folders(settings, "mappings"), catalogue)
+        codes = codes_of(analyzer.code_map)
     except mapping.MappingError as error:
         wrong("mapping", "\n".join(f'analyzer "{analyzer.name}": {line}' for line in str(error).splitlines()))
     if profile is None or codes is None:

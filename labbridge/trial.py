@@ -16,6 +16,7 @@ from labbridge.attachments import Attachments
 from labbridge.config import Analyzer, Settings
 from labbridge.context import Context
 from labbridge.formats import charset, hl7v2, lis02
+from labbridge.mapping.tables import NO_DRAFTS, Drafts
 from labbridge.model import Decided, Query, Reading, RemoteProtocolError
 from labbridge.pipeline import Moment, Outcome, Outgoing, Revision
 from labbridge.verification.reasons import render
@@ -92,10 +93,10 @@ def trial_settings(settings: Settings | None, profile: str, mapping: str) -> tup
 class Trial:
     """A configuration compiled to try captures of one analyzer."""
 
-    def __init__(self, settings: Settings, name: str) -> None:
+    def __init__(self, settings: Settings, name: str, drafts: Drafts = NO_DRAFTS) -> None:
         self.settings = settings
         self.revision: Revision
-        self.revision, self.notices = revision.build(settings)
+        self.revision, self.notices = revision.build(settings, drafts=drafts)
         self.rules = self.revision.analyzers[name]
 
     def segments(self, outcome: Outcome, out: Outgoing) -> tuple[str, list[tuple[str, Decided | None]]]:

@@ -67,6 +67,7 @@ class Watcher:
         elif self._later is not None:
             self._later.cancel()
             self._later = None
+            self._ticking.stop()
         if wanted is not None and self._process is None:
             self._start()
 
@@ -114,23 +115,23 @@ class Watcher:
         except ProcessExitedAlready:  # its end is about to be told
             log.debug("the console has ended already")
 
-    def ended(self, process: Any, status: object) -> None:
+    def ended(self, process: Any, why: str) -> None:
         """The process is gone."""
         process.loseConnection()
         if self._later is not None:
             if self._later.active():
                 self._later.cancel()
             self._later = None
-            status = None  # it was asked to
+            why = ""  # it was asked to
         stayed, self._process = self._beats > STAYS_TICKS, None
         if self._wanted is None:
             self._ticking.stop()
-        elif status is None:
+        elif not why:
             self._start()
         else:
             pause = self._pause = AGAIN_S if stayed else self._pause
             self._pause = min(2 * pause, AGAIN_LONGEST_S)
-            log.warning("the console ended, starting it again", status=status, seconds=pause)
+            log.warning("the console ended, starting it again", why=why, seconds=pause)
             self._later = self._reactor.callLater(pause, self._start)
 
 
@@ -148,7 +149,8 @@ class _Child(protocol.ProcessProtocol):
 
     def processExited(self, reason: Any) -> None:  # noqa: N802 (Twisted's name)
         """It is gone; what it started may still hold its pipes."""
-        self._watcher.ended(self.transport, reason.value.status)
+        how = reason.value
+        self._watcher.ended(self.transport, f"signal {how.signal}" if how.signal else f"exit status {how.exitCode}")
 
 
 def _contents(settings: Console) -> list[bytes]:

@@ -141,6 +141,7 @@ class Laboratory:
         for old, new in changes:
             self.edit(old, new)
         self.process: subprocess.Popen[bytes] | None = None
+        self.options: list[str] = []  # of `labbridge run`
         self.log = folder / "daemon.log"
 
     def edit(self, old: str, new: str) -> None:
@@ -158,7 +159,7 @@ class Laboratory:
         """Starts the daemon and does not wait; ``before`` is a command that runs it (prlimit)."""
         with self.log.open("ab") as log:
             self.process = subprocess.Popen(
-                [*before, sys.executable, "-m", "labbridge", "run", "-c", str(self.config)],
+                [*before, sys.executable, "-m", "labbridge", "run", *self.options, "-c", str(self.config)],
                 stdout=log,
                 stderr=log,
                 stdin=subprocess.DEVNULL,

@@ -299,6 +299,10 @@ ELSEWHERE = {
     WHOLE + '[http]\nlisten = "0.0.0.0:5001"': [
         "labbridge.toml:17: http.listen: 127.0.0.1:5001 is taken already - choose another port"
     ],
+    WHOLE + '[console]\nlisten = "0.0.0.0:5001"\n[console.tls]\ncertificate = "a.pem"': [
+        "labbridge.toml:17: console.listen: 127.0.0.1:5001 is taken already - choose another port",
+        "labbridge.toml:18: console.tls: certificate and key go together - add key",
+    ],
     SITE + "[library]\nmappings = 'nowhere'": [
         "labbridge.toml:5: library.mappings: no folder nowhere - make it, or correct the path"
     ],

@@ -79,6 +79,7 @@ MINIMAL = {
 NEEDED = {  # beside a key of these sections
     "analyzer.tls": {"certificate": '"lab.pem"', "key": '"lab.key"', "ca": '"ca.pem"'},
     "destination.tls": {"certificate": '"lab.pem"', "key": '"lab.key"', "ca": '"ca.pem"'},
+    "console.tls": {"certificate": '"lab.pem"', "key": '"lab.key"'},
 }
 KEYS = [
     (re.sub(r"[`\[\]]", "", heading), row)

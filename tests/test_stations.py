@@ -210,6 +210,35 @@ def test_clear_text_to_a_hospital_is_noted(tmp_path: Path) -> None:
         assert len(list(security.notices(config.load(file)))) == count
 
 
+@pytest.mark.parametrize(
+    ("entry", "noted"),
+    [
+        ("", False),
+        ('listen = "127.0.0.1:8080"', False),
+        ('listen = "[::1]:8080"', False),
+        ('listen = "0.0.0.0:8080"', True),
+        ('listen = "lab.hospital:8080"', True),
+        ('listen = "0.0.0.0:8080"\ntls = {certificate = "a.pem", key = "a.key"}', False),
+    ],
+)
+def test_passwords_in_clear_text_are_noted(tmp_path: Path, entry: str, noted: bool) -> None:
+    file = tmp_path / "labbridge.toml"
+    file.write_text(f"{TEXT}\n[console]\n{entry}\n")
+    said = list(security.notices(config.load(file)))
+    assert said == ["console: passwords and results cross the network in clear text; [console.tls] encrypts them"] * noted
+
+
+def test_a_certificate_of_the_console_is_proven(tmp_path: Path) -> None:
+    certificate, key = Authority(tmp_path / "tls").issue("lab", "localhost")
+    file = tmp_path / "labbridge.toml"
+    file.write_text(f'{TEXT}\n[console]\nlisten = "127.0.0.1:8080"\n[console.tls]\ncertificate = "{certificate}"\nkey = "{key}"\n')
+    assert list(security.mistakes(config.load(file), file)) == []
+    key.chmod(0o644)
+    [told] = security.mistakes(config.load(file), file)
+    assert "console.tls.key: " in told
+    assert "chmod 600" in told
+
+
 SAFE = 'listen = "127.0.0.1:5003"\ntls = {{certificate = "{0}", key = "{1}"}}\n'
 
 

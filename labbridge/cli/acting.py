@@ -11,7 +11,7 @@ from typing import Annotated, Any
 import msgspec
 import typer
 
-from labbridge import accounts, asking, commands, revision
+from labbridge import accounts, asking, commands, revision, saving
 from labbridge.cli.common import CONFIGURATION, DEFAULT_CONFIG, ConfigFile, console, fail, local, reading, settings_of
 from labbridge.commands import CommandError, Request
 from labbridge.config import Settings
@@ -60,6 +60,9 @@ def perform(path: Path, command: str, **options: Any) -> None:
 
 def _alone(settings: Settings, path: Path, request: Request) -> dict[str, Any]:
     """No daemon runs: takes the store's lock and runs the same function."""
+    if request.command == "map":
+        with _writing(settings, 30) as store:
+            return saving.alone(path, request, getpass.getuser(), store)
     command = (commands.COMMANDS | accounts.COMMANDS).get(request.command)
     if command is None:
         fail(f"no daemon runs for this configuration ({settings.control.path}): start it with `labbridge run`")

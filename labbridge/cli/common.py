@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import closing, contextmanager
 from datetime import datetime
 from pathlib import Path
-from typing import Annotated, Any, NoReturn
+from typing import Annotated, Any, NoReturn, TextIO
 from zoneinfo import ZoneInfo
 
 import msgspec
@@ -49,12 +49,12 @@ def settings_of(path: Path) -> Settings:
         fail(str(error), CONFIGURATION)
 
 
-def print_json(value: Any) -> None:
+def print_json(value: Any, to: TextIO | None = None) -> None:
     """One JSON object on a line of its own, which a terminal may show."""
     line = msgspec.json.encode(named(value)).decode()
     if not line.isprintable():
         line = "".join(c if c.isprintable() else re.sub("(....)", r"\\u\1", c.encode("utf-16-be").hex()) for c in line)
-    sys.stdout.write(line + "\n")
+    print(line, file=to or sys.stdout, flush=to is not None)
 
 
 def local(microseconds: int, settings: Settings) -> str:

@@ -1,5 +1,6 @@
 """The commands that prove: verify, and a specimen's passport."""
 
+import sys
 from typing import Annotated
 
 import typer
@@ -20,7 +21,10 @@ REMEDY = (
 )
 
 
-def verify(head: Head = "", json: AsJson = False, config: ConfigFile = DEFAULT_CONFIG) -> None:
+Tell = Annotated[bool, typer.Option("--progress", help="Write how far it is to standard error, JSON lines, for programs.")]
+
+
+def verify(head: Head = "", json: AsJson = False, tell: Tell = False, config: ConfigFile = DEFAULT_CONFIG) -> None:
     """Check the store: every fact as it was written, none missing, the chain unbroken, every state what the facts say."""
     settings = settings_of(config)
     noted = link_of(head) if head else None
@@ -30,6 +34,8 @@ def verify(head: Head = "", json: AsJson = False, config: ConfigFile = DEFAULT_C
         def show(done: int, total: int) -> None:
             if done % 256 == 0 or done == total:
                 progress.update(task, completed=done, total=total)
+                if tell:
+                    print_json({"done": done, "total": total}, sys.stderr)
 
         result = prove(reader, show, noted, States())
     if json:

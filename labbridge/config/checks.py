@@ -67,8 +67,6 @@ def _console(settings: Settings) -> Iterator[Mistake]:
     if (tls.certificate is None) != (tls.key is None):
         missing = "key" if tls.key is None else "certificate"
         yield ("console", "tls"), f"certificate and key go together - add {missing}"
-    if settings.console.listen is None and tls != type(tls)():
-        yield ("console", "tls"), 'there is nothing to encrypt - add [console] listen = "127.0.0.1:8080"'
 
 
 def _names(section: str, items: Sequence[Analyzer] | Sequence[Destination]) -> Iterator[Mistake]:

@@ -3,9 +3,11 @@
 import asyncio
 import contextlib
 import os
+import signal
 import stat
 import sys
 import threading
+import time
 from importlib import import_module, util
 from pathlib import Path
 
@@ -18,6 +20,7 @@ from labbridge.store import Reader
 
 MODULES = ("line", "pending", "specimen", "queue", "unmapped", "mappings", "audit", "accounts")  # in the order of the navigation
 ALIVE_SECONDS = 1.0
+END_SECONDS = 5.0
 
 
 def run(settings: Settings, path: Path) -> None:
@@ -72,19 +75,23 @@ async def _check_sessions() -> None:
 
 
 async def _live() -> None:
-    """A byte a second to who watches, from the loop itself: where it hangs, none comes."""
-    while stat.S_ISFIFO(os.fstat(1).st_mode) or stat.S_ISSOCK(os.fstat(1).st_mode):
+    """A byte a second to who watches, from the loop itself: where it hangs, or a task of ours has failed, none comes."""
+    kind = os.fstat(1).st_mode
+    while (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)) and not any(task.done() for task in _tasks):
         try:
             os.write(1, b".")
         except BlockingIOError:
             pass
         except OSError:
-            os._exit(0)  # nobody watches any more
+            return  # nobody watches any more, which the standard input tells
         await asyncio.sleep(ALIVE_SECONDS)
 
 
 def _end_with_parent() -> None:
+    """Ends when the standard input does, which is a pipe of who started this process."""
     with contextlib.suppress(OSError, ValueError):
         while sys.stdin.buffer.read(4096):
             pass
-    os._exit(0)
+    signal.raise_signal(signal.SIGTERM)
+    time.sleep(END_SECONDS)
+    os._exit(1)

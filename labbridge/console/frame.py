@@ -1,5 +1,6 @@
 """What is around every page: header, navigation, language, light and dark, who is logged in, what needs a person."""
 
+import asyncio
 from collections.abc import Callable
 from functools import wraps
 from http.cookies import SimpleCookie
@@ -13,6 +14,7 @@ from labbridge import roles
 from labbridge.console import session
 from labbridge.console.acting import act
 from labbridge.console.alarm import Banner
+from labbridge.console.forms import own_password
 from labbridge.console.texts import _, language
 from labbridge.console.watch import watch
 
@@ -34,6 +36,8 @@ class Page(msgspec.Struct, frozen=True):
         return "{" not in self.path
 
 
+_building = asyncio.Semaphore(4)  # when everybody comes at once, the loop still turns between their pages
+
 PAGES: dict[str, Page] = {}  # by path, in the order of the navigation
 
 
@@ -54,18 +58,20 @@ def page(path: str, title: str, action: str) -> Callable[[Callable[..., Any]], C
     def decorated(content: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(content)
         async def whole(*args: Any, **kwargs: Any) -> None:
-            ui.page_title(f"{_(title)} · {watch().settings.site.name}")
-            background_tasks.create(session.alive(), name="alive")
-            ui.on(ALIVE, lambda: session.alive())
-            _header(this)
-            if path != "/":
-                Banner(everything=False)
-            if not session.can(action):
-                ui.label(_("Your role may not see this page.")).classes("text-xl p-8")
-                return
-            made = content(*args, **kwargs)
-            if isawaitable(made):
-                await made
+            await watch().ready.wait()
+            async with _building:
+                ui.page_title(f"{_(title)} · {watch().settings.site.name}")
+                background_tasks.create(session.alive(), name="alive")
+                ui.on(ALIVE, lambda: session.alive())
+                _header(this)
+                if path != "/":
+                    Banner(everything=False)
+                if not session.can(action):
+                    ui.label(_("Your role may not see this page.")).classes("text-xl p-8")
+                    return
+                made = content(*args, **kwargs)
+                if isawaitable(made):
+                    await made
 
         _Route(path, response_timeout=20)(whole)
         return content
@@ -114,7 +120,8 @@ def _person(user: session.User) -> None:
     ui.button(icon="contrast", on_click=lambda: _turn(dark)).props(
         f'flat dense round color=white aria-label="{_("Light or dark")}"'
     )
-    ui.label(f"{user.account} · {_(user.role)}")
+    me = ui.button(f"{user.account} · {_(user.role)}", on_click=own_password).props("flat dense no-caps color=white")
+    me.tooltip(_("Change your password"))
     with ui.element("form").props('method="post" action="/logout"'):
         ui.button(_("Log out")).props("flat dense no-caps color=white type=submit")
 

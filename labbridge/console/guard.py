@@ -6,8 +6,9 @@ the two forms; both must come from a page of ours, which ``Origin`` tells.
 
 import secrets
 from http.cookies import CookieError, SimpleCookie
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
+from nicegui import Client
 from starlette.datastructures import Headers, MutableHeaders
 from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -55,6 +56,8 @@ class Guard:
             return
         if not path.startswith(OPEN):
             refusal = await self._known(scope, headers)
+            if refusal is None and path.startswith(SOCKET) and not _own_page(scope):
+                refusal = PlainTextResponse("another session's page", 403)
             if refusal is not None:
                 await _refuse(scope, receive, answer, refusal)
                 return
@@ -82,6 +85,14 @@ def same_origin(headers: Headers) -> bool:
     """Whether a page of ours made the request, as the browser says."""
     origin = urlsplit(headers.get("origin", "")).netloc
     return bool(origin) and origin == headers.get("host") and headers.get("sec-fetch-site", "same-origin") == "same-origin"
+
+
+def _own_page(scope: Scope) -> bool:
+    """Whether the page that a websocket belongs to was made for the same session."""
+    asked = parse_qs(scope["query_string"].decode("latin-1")).get("client_id", [""])[0]
+    client = Client.instances.get(asked)
+    owner = client.request.scope.get(session.KEY) if client else None
+    return owner is None or owner.session == scope[session.KEY].session
 
 
 async def _refuse(scope: Scope, receive: Receive, send: Send, response: PlainTextResponse | RedirectResponse) -> None:

@@ -86,9 +86,8 @@ async def whose(token: str, seconds: float = CACHE_SECONDS) -> User | None:
     """The user of a token, as the daemon said at most so many seconds ago; None when its session is over. Raises Silent."""
     if not token:
         return None
-    at, known = _known.get(token, (0.0, None))
-    if known is not None and time.monotonic() - at < seconds:
-        return known
+    if token in _known and time.monotonic() - _known[token][0] < seconds:
+        return _known[token][1]
     answer = await send(Request("whoami", session=token), 5.0)
     told = answer.get("answer", {})
     found = User(told["account"], told["role"], told["language"], token) if answer.get("ok") else None
@@ -110,7 +109,7 @@ async def alive() -> None:
 
 
 async def look(seconds: float) -> None:
-    """Asks after the session of every open page; where it is over, the page gives way to the login."""
+    """Asks after the session of every open page, where that was longer ago; one that is over gives way to the login."""
     for client in list(Client.instances.values()):
         before: User | None = client.request.scope.get(KEY)
         if before is None:

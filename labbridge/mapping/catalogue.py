@@ -14,7 +14,7 @@ from typing import Any, ClassVar, Literal
 import msgspec
 
 from labbridge.mapping.limits import EVER, LEAST, MOST, Interval, LimitRow, Limits, LimitTable, age_in_days
-from labbridge.mapping.tables import Row, Table, check, read_table
+from labbridge.mapping.tables import NO_DRAFTS, Drafts, Row, Table, check, read_table
 from labbridge.mapping.units import by_powers, is_valid, ucum
 
 TestKind = Literal["number", "coded", "text"]
@@ -23,6 +23,7 @@ _NAMES = ("name", "name_zh", "short", "loinc", "specimen", "unit")
 _TESTS = ("test", *_NAMES, "print_unit", "decimals", "kind", "release", "sort")
 _LIMITS = ("test", "kind", "sex", "age_from", "age_to", "specimen", "low", "high", "text", "source", "approved_by")
 _PANELS = ("panel", "name", "name_zh", "test", "sort")
+COLUMNS = {"tests.csv": _TESTS, "limits.csv": _LIMITS, "panels.csv": _PANELS}
 
 
 class Test(msgspec.Struct, frozen=True):
@@ -92,18 +93,18 @@ class Catalogue:
         return self._panels_of.get(test, ())
 
 
-def load_catalogue(folders: Sequence[Path]) -> Catalogue:
+def load_catalogue(folders: Sequence[Path], drafts: Drafts = NO_DRAFTS) -> Catalogue:
     """Loads tests.csv, limits.csv and panels.csv, each from the first folder that has it.
 
     Raises MappingError with every mistake. A missing limits.csv or panels.csv is but a notice.
     """
-    table = read_table("tests.csv", folders, _TESTS, ("test", "name", "kind"), extra=True)
+    table = read_table("tests.csv", folders, _TESTS, ("test", "name", "kind"), extra=True, drafts=drafts)
     tests = _tests(table)
     if not tests:
         check(table)
     others = [
-        read_table("limits.csv", folders, _LIMITS, ("test", "kind"), optional=True),
-        read_table("panels.csv", folders, _PANELS, ("panel", "test"), optional=True),
+        read_table("limits.csv", folders, _LIMITS, ("test", "kind"), optional=True, drafts=drafts),
+        read_table("panels.csv", folders, _PANELS, ("panel", "test"), optional=True, drafts=drafts),
     ]
     limits, panels = _limits(others[0], tests), _panels(others[1], tests)
     check(table, *others)

@@ -15,14 +15,14 @@ from typing import Literal
 import msgspec
 
 from labbridge.mapping.catalogue import Catalogue, Test
-from labbridge.mapping.tables import Row, Table, check, read_table
+from labbridge.mapping.tables import NO_DRAFTS, Drafts, Row, Table, check, read_table
 from labbridge.mapping.units import by_powers, conversion, is_pure_number, is_share_of_count, ucum
 from labbridge.model import Reason, Result
 
 Action = Literal["report", "ignore", "hold", "attach", "unmapped", "unreadable"]
 
-_COLUMNS = ("code", "analyzer_unit", "specimen", "test", "action", "factor", "offset", "reads_as", "comment")
-_VALUES = ("code", "value", "means", "kind")
+CODES = ("code", "analyzer_unit", "specimen", "test", "action", "factor", "offset", "reads_as", "comment")
+WORDS = ("code", "value", "means", "kind")
 _ANY = "*"
 
 _EXACT = Context(prec=50, traps=[InvalidOperation, Inexact])
@@ -169,15 +169,15 @@ class CodeMap:
         return Mapped("hold", reasons=(Reason("unit-unknown", {"code": code, "unit": unit}),))
 
 
-def load_code_map(name: str, folders: Sequence[Path], catalogue: Catalogue) -> CodeMap:
+def load_code_map(name: str, folders: Sequence[Path], catalogue: Catalogue, drafts: Drafts = NO_DRAFTS) -> CodeMap:
     """Loads ``<name>.csv`` from the first folder that has it, and the ``<name>.values.csv`` that may be beside it.
 
     Raises MappingError with every mistake.
     """
-    table = read_table(f"{name}.csv", folders, _COLUMNS, ("code",))
-    tables = [table]
-    if Path(table.file).with_suffix(".values.csv").is_file():
-        tables.append(read_table(f"{name}.values.csv", [Path(table.file).parent], _VALUES, ("code", "value")))
+    table = read_table(f"{name}.csv", folders, CODES, ("code",), drafts=drafts)
+    tables, beside = [table], Path(table.file).with_suffix(".values.csv")
+    if beside in drafts or beside.is_file():
+        tables.append(read_table(f"{name}.values.csv", [Path(table.file).parent], WORDS, ("code", "value"), drafts=drafts))
     words = _words(tables[1:], {row["code"] for row in table.rows})
     rules: dict[tuple[str, str, str], Rule] = {}
     lines: dict[tuple[str, str, str], int] = {}

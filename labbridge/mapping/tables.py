@@ -4,15 +4,19 @@ A table is UTF-8, with or without byte order mark. GB18030, which a Chinese Exce
 notice. A mistake names file, line and column, and says what to do; reading goes on after it, so that all come at once.
 """
 
+import codecs
 import csv
 import io
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from decimal import Decimal
 from pathlib import Path
 from typing import Any, NamedTuple
 
 Names = Sequence[str]
+Drafts = Mapping[Path, bytes]  # files that are not saved yet, read instead of what is there
+
+NO_DRAFTS: Drafts = {}
 
 _PLAIN_NUMBER = re.compile(r"-?\d+(?:\.\d+)?", re.ASCII)
 
@@ -95,13 +99,20 @@ class Table:
 
 
 def read_table(
-    name: str, folders: Sequence[Path], columns: Names, required: Names, *, extra: bool = False, optional: bool = False
+    name: str,
+    folders: Sequence[Path],
+    columns: Names,
+    required: Names,
+    *,
+    extra: bool = False,
+    optional: bool = False,
+    drafts: Drafts = NO_DRAFTS,
 ) -> Table:
     """Reads a CSV file with a header line from the first folder that has it.
 
     Cells in ``required`` columns must not be empty. Columns beside the known ones are kept where ``extra`` is allowed.
     """
-    path = next((folder / name for folder in folders if (folder / name).is_file()), None)
+    path = next((folder / name for folder in folders if folder / name in drafts or (folder / name).is_file()), None)
     table = Table(str(path or name))
     if path is None:
         message = f"is in none of the mapping folders ({', '.join(map(str, folders))})"
@@ -111,7 +122,10 @@ def read_table(
             table.wrong(0, "", f"{message}; correct the name, or copy the packaged one there")
         return table
     try:
-        reader = csv.reader(io.StringIO(_decoded(path.read_bytes(), table), newline=""), strict=True)
+        text, encoding = decoded(drafts[path] if path in drafts else path.read_bytes())
+        if encoding == "gb18030":
+            table.notices.append(f"{table.file} is not UTF-8: it was read as GB18030; save it as CSV UTF-8 to be sure")
+        reader = csv.reader(io.StringIO(text, newline=""), strict=True)
         table.columns = tuple(map(str.strip, next(reader, ())))
         _check_header(table, columns, required, extra)
         for cells in reader if not table.errors else ():
@@ -145,13 +159,17 @@ def _check_header(table: Table, columns: Names, required: Names, extra: bool) ->
             table.wrong(1, name, f"is not a column of this file; its columns are {', '.join(columns)}")
 
 
-def _decoded(data: bytes, table: Table) -> str:
-    try:
-        return data.decode("utf-8-sig")
-    except UnicodeDecodeError:
-        text = data.decode("gb18030")
-    table.notices.append(f"{table.file} is not UTF-8: it was read as GB18030; save it as CSV UTF-8 to be sure")
-    return text
+def decoded(data: bytes) -> tuple[str, str]:
+    """A file's text and its encoding: ``utf-8``, ``utf-8-sig`` with a byte order mark, or ``gb18030``.
+
+    Raises UnicodeDecodeError where it is none of these.
+    """
+    for encoding in ("utf-8-sig",) if data.startswith(codecs.BOM_UTF8) else ("utf-8", "gb18030"):
+        try:
+            return data.decode(encoding), encoding
+        except UnicodeDecodeError as error:
+            wrong = error
+    raise wrong
 
 
 def check(*tables: Table) -> None:

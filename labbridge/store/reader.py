@@ -27,6 +27,13 @@ _STUCK = """
     ORDER BY delivery.id LIMIT ?"""
 
 
+LOOKED = 20_000
+
+_LATEST = """
+    SELECT message_id, at, specimen FROM report
+    WHERE id > (SELECT coalesce(max(id), 0) FROM report) - ? AND analyzer = ? ORDER BY id DESC LIMIT ?"""
+
+
 class Reader(Overview):
     """A store, for reading; raises StoreError when there is none, StoreUnavailable when it cannot be reached.
 
@@ -60,6 +67,10 @@ class Reader(Overview):
         small = ", ".join(f"delivery.{name}" for name in list(columns(Delivery))[:-1])
         rows = [Queued(*(*row[:-1], b"", row[-1])) for row in self._read(_QUEUED.format(columns=small))]
         return [row for row in rows if destination in (None, row.destination)]
+
+    def latest(self, analyzer: str, limit: int) -> list[tuple[int, int, str]]:
+        """An analyzer's newest reports: message, time and specimen; among the last ``LOOKED`` of all, newest first."""
+        return [(row[0], row[1], row[2]) for row in self._read(_LATEST, LOOKED, analyzer, limit)]
 
     def stuck(self, destination: str, state: str, limit: int) -> list[Queued]:
         """The oldest deliveries to a destination that are ``queued`` or ``refused``."""
@@ -99,6 +110,18 @@ class Reader(Overview):
         """What was done to these subjects, in order of id; looks through the whole audit."""
         listed = msgspec.json.encode(sorted(subjects)).decode()
         return self._select(Audit, "WHERE subject IN (SELECT wanted.value FROM {list}) ORDER BY id", listed)
+
+    def audit_trail(
+        self, *, before: int = 2**62, limit: int = 100, since: int = 0, until: int = 2**62, **values: str
+    ) -> list[Audit]:
+        """What was done, the newest first: of ids below ``before``, at times from ``since`` and below ``until``.
+
+        ``values`` are those that columns must have (actor, action, subject); an empty one lets everything pass.
+        """
+        wanted = {column: value for column, value in values.items() if value and column in columns(Audit)}
+        condition = "".join(f" AND {column} = ?" for column in wanted)
+        condition = f"WHERE id < ? AND at >= ? AND at < ?{condition} ORDER BY id DESC LIMIT ?"
+        return self._select(Audit, condition, before, since, until, *map(storable, wanted.values()), limit)
 
     def head(self) -> Link:
         """The end of the ledger."""

@@ -2,6 +2,7 @@
 
 import contextlib
 import re
+import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -46,6 +47,12 @@ class ConsoleLab(Lab):
         for account, role in ROLES.items():
             self.ask("account-add", account=account, role=role, password=PASSWORD)
 
+    def console_answers(self) -> bool:
+        """Whether the login page is there."""
+        with contextlib.suppress(OSError), urllib.request.urlopen(f"{self.url_of_console}/login", timeout=5) as answer:
+            return b"<form" in answer.read()
+        return False
+
     def login(self, page: Page, account: str, language: str = "en", path: str = "/") -> None:
         """Logs in with the form and opens a page."""
         self.ask("account-change", account=account, language=language)
@@ -66,26 +73,18 @@ def console_lab(folder: Path, **options: Any) -> Iterator[ConsoleLab]:
         lab.ward.start()
         lab.start()
         lab.add_accounts()
-        wait_until(lambda: b"<form" in _front(lab), 20, "the console answers")
+        wait_until(lab.console_answers, 20, "the console answers")
         yield lab
         assert lab.stop() == 0, lab.log.read_text()[-3000:]
     finally:
         lab.end()
 
 
-def _front(lab: ConsoleLab) -> bytes:
-    import urllib.request
-
-    with contextlib.suppress(OSError), urllib.request.urlopen(f"{lab.url_of_console}/login", timeout=5) as answer:
-        return bytes(answer.read())
-    return b""
-
-
 def serious_faults(page: Page) -> list[str]:
     """What axe finds that keeps somebody out: serious and critical violations, with where they are."""
     found = Axe().run(page).response["violations"]
     return [
-        f"{one['id']}: {one['help']}: {[node['target'] for node in one['nodes']][:3]}"
+        f"{one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes']][:3]}"
         for one in found
         if one["impact"] in ("serious", "critical")
     ]
