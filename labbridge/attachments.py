@@ -48,7 +48,10 @@ class Attachments:
             return ()
         if self._found is None:
             self._found = self._read()
-        whole = self._found.get(_likeness(report))
+        specimen, *said = _likeness(report)
+        whole = self._found.get((specimen, *said))
+        if whole is None and report.specimen.source == "manual" and (specimen, *said) not in self._found:
+            whole = self._found.get((None, *said))  # a person has corrected its specimen id
         if whole is None:
             self.left_out = True
             return ()
@@ -69,9 +72,11 @@ class Attachments:
             return {}
         found: dict[object, Report | None] = {}
         for report in reading.reports:
-            known = found.setdefault(_likeness(report), report)
-            if known is not report and (known is None or list(map(_content, known.results)) != list(map(_content, report.results))):
-                found[_likeness(report)] = None
+            specimen, *said = _likeness(report)
+            for key in ((specimen, *said), (None, *said)):
+                known = found.setdefault(key, report)
+                if known is not report and (known is None or [*map(_content, known.results)] != [*map(_content, report.results)]):
+                    found[key] = None
         return found
 
 
@@ -79,7 +84,7 @@ def _may_be(result: Result) -> bool:
     return result.kind in ("attachment", "text") and result.status not in _TAKEN_BACK
 
 
-def _likeness(report: Report) -> object:
+def _likeness(report: Report) -> tuple[object, ...]:
     """What is the same of a report, however its attachments are read."""
     said = [(one.code, one.kind, one.measured, "" if one.kind == "attachment" else one.value) for one in report.results]
     return report.specimen.id, report.role, tuple(said)

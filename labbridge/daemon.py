@@ -21,6 +21,7 @@ from twisted.python.failure import Failure
 from labbridge import accounts, commands, config, control, memory, revision, security, web
 from labbridge.batch import break_off
 from labbridge.commands import CommandError, Done, Request
+from labbridge.commands.identity import withdraw_late
 from labbridge.config import Settings
 from labbridge.destinations import Destinations, queue_of
 from labbridge.intake import Intake
@@ -62,6 +63,7 @@ class Daemon:
         wake = reactor.callFromThread
         self.store = Store(settings.store.url, clock=clock, wake=wake, on_state=self._store_changed, in_turns=True)
         self.destinations = Destinations(self.store, self.metrics, reactor, clock)
+        self.destinations.late = self._late
         self.intake = Intake(self.store, self.revision, self.destinations.enqueue, self.metrics, clock)
         self.stations: dict[str, Station] = {}
         self.keeper = Keeper(self.store, settings.store.keep, reactor, clock)
@@ -135,7 +137,7 @@ class Daemon:
         self.intake.revision_id, queued, incomplete = left
         for analyzer, number, body in incomplete:
             self.intake.remember_incomplete(analyzer, number, body)
-        self.destinations.enqueue(queued)
+        self.destinations.left_behind(queued)
         self.intake.accepting = True
         self._catch_up()
         self._log_head()
@@ -181,6 +183,11 @@ class Daemon:
         command, compiled = COMMANDS[request.command], self.revision
         moment = Moment.of(self.clock(), compiled.zone, os.urandom)
 
+        def job(tx: Transaction) -> Done:
+            what = command(tx, compiled, moment, request, actor)
+            self.destinations.gone.update(what.removed)
+            return what
+
         def done(what: Done) -> None:
             self.destinations.follow(what)
             reply({"ok": True, "said": what.said, "answer": what.answer})
@@ -189,7 +196,12 @@ class Daemon:
             known = isinstance(error, CommandError)
             reply({"ok": False, "error": str(error) if known else f"not carried out: {type(error).__name__}"})
 
-        self.store.submit(lambda tx: command(tx, compiled, moment, request, actor), done, failed)
+        self.store.submit(job, done, failed)
+
+    def _late(self, tx: Transaction, delivery: int) -> list[Queued]:
+        """What follows when a withdrawn delivery arrived all the same."""
+        moment = Moment.of(self.clock(), self.revision.zone, os.urandom)
+        return withdraw_late(tx, self.revision, moment, delivery).queued
 
     def _pause(self, request: Request, actor: str, reply: control.Reply) -> None:
         outbox = self.destinations.outboxes.get(request.destination)

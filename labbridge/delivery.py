@@ -11,7 +11,8 @@ memory; the store holds only facts: the payload, each answer, the state.
 """
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
+from functools import partial
 from itertools import islice
 from typing import Any
 
@@ -87,6 +88,8 @@ class Outbox:
         self._alarm: Any = None
         self._refused: set[int] = set()
         self._timed: set[Lane] = set()  # their heads back off or are not due
+        self.gone: set[int] = set()  # cancelled or superseded by what is being committed; of the writer's thread
+        self.late: Callable[[Transaction, int], Sequence[Queued]] = lambda tx, number: ()  # what follows when such a one arrived
 
     # -- what enters and leaves the queue ------------------------------------------------------------------------
 
@@ -114,6 +117,8 @@ class Outbox:
             if queued is not None:
                 queued.withdrawn = True
             return
+        if queued.sent:
+            self._in_doubt(number)
         lane = self.lanes[queued.lane]
         was_head = lane.waiting[0] is queued
         lane.waiting.remove(queued)
@@ -133,6 +138,23 @@ class Outbox:
         if not lane.busy or (lane.timer is not None and lane.waiting[0] is queued):
             self._line_up(lane)
         self.pump()
+
+    def _in_doubt(self, number: int) -> None:
+        """What was withdrawn had been sent, and nobody knows whether it arrived."""
+        self.store.submit(partial(self._follow, number), self._followed, partial(self._not_followed, number))
+
+    def _follow(self, number: int, tx: Transaction) -> Sequence[Queued]:
+        return self.late(tx, number)
+
+    def _followed(self, queued: Sequence[Queued]) -> None:
+        for one in queued:
+            log.warning("withdrawn at the hospital what may have arrived after it was cancelled", destination=self.name)
+            self.add(one)
+        self.pump()
+
+    def _not_followed(self, number: int, error: Exception) -> None:
+        log.error("could not be followed up, trying again", destination=self.name, error=type(error).__name__)
+        self.reactor.callLater(1.0, self._in_doubt, number)
 
     def pause(self, paused: bool) -> None:
         """Stops or resumes sending; what is in flight is still answered."""
@@ -201,7 +223,7 @@ class Outbox:
                 self._fetch()
                 return
             courier.carrying = head
-            head.flying = True
+            head.flying = head.sent = True
             courier.deadline = self.reactor.seconds() + self.policy.timeout
             if self._alarm is None:
                 self._alarm = self.reactor.callLater(self.policy.timeout, self._check)
@@ -296,21 +318,25 @@ class Outbox:
         self._settling, self._patient = True, not hurry
         answers, self._answers = self._answers, []
 
-        def job(tx: Transaction) -> None:
+        def job(tx: Transaction) -> list[Queued]:
+            following: list[Queued] = []
             for queued, outcome, reply, code in answers:
                 tx.attempt(delivery_id=queued.id, outcome=f"{outcome} {code}", reply=reply[:4096])
                 if outcome == "accepted":
                     tx.set_delivery_state(queued.id, "delivered")
+                    if queued.withdrawn or queued.id in self.gone:
+                        following += self.late(tx, queued.id)
                 elif outcome == "refused" and (row := tx.find_delivery(queued.id)) is not None and row.state == "queued":
                     # nobody cancelled or superseded it while it flew
                     tx.set_delivery_state(queued.id, "refused")
+            return following
 
-        def done(_: None) -> None:
+        def done(following: Sequence[Queued]) -> None:
             self._settling = self._patient = False
             for queued, outcome, _reply, _code in answers:
                 self._settled(queued, outcome)
             self._settle()
-            self.pump()
+            self._followed(following)
 
         def failed(error: Exception) -> None:
             log.error("answers could not be stored, trying again", destination=self.name, error=type(error).__name__)
@@ -324,7 +350,7 @@ class Outbox:
         """The answer is durable: the lane goes on."""
         lane = self.lanes[queued.lane]
         self.metrics.answers.labels(self.name, outcome).inc()
-        queued.flying = False
+        queued.flying = queued.sent = False  # it was answered
         if outcome == "accepted" or queued.withdrawn:
             self.delivered += outcome == "accepted"
             lane.waiting.popleft()

@@ -26,6 +26,8 @@ class Destinations:
         self.outboxes: dict[str, Outbox] = {}
         self.connections: dict[str, Connections] = {}
         self._store, self._metrics, self._reactor, self._clock = store, metrics, reactor, clock
+        self.gone: set[int] = set()  # what a command withdraws, while it is being committed
+        self.late: Callable[[Transaction, int], Sequence[Queued]] = lambda tx, number: ()
         self._arriving: dict[str, list[Queued]] = {}  # for destinations whose queue is still being read
 
     def built(self, destination: Destination) -> "tuple[Outbox, Connections]":
@@ -37,7 +39,20 @@ class Destinations:
 
     def add(self, outbox: Outbox, connections: "Connections") -> None:
         """Puts a destination beside the others."""
+        outbox.gone, outbox.late = self.gone, self._late
         self.outboxes[outbox.name], self.connections[outbox.name] = outbox, connections
+
+    def _late(self, tx: Transaction, number: int) -> Sequence[Queued]:
+        return self.late(tx, number)
+
+    def left_behind(self, queued: Sequence[Queued]) -> None:
+        """Takes up the queue of an earlier run, of which the first in each lane may have been sent already."""
+        heads: set[tuple[str, str]] = set()
+        for one in queued:
+            due = one.due / 1e6 <= self._clock()
+            one.sent = due and not one.refused and (one.destination, one.lane) not in heads
+            heads.add((one.destination, one.lane))
+        self.enqueue(queued)
 
     def start(self) -> None:
         """Connects to all."""
@@ -99,6 +114,7 @@ class Destinations:
                 outbox.remove(number)
             for number in done.again:
                 outbox.again(number)
+        self.gone.difference_update(done.removed)
         self.enqueue(done.queued)
 
     def read_again(self) -> None:

@@ -11,12 +11,12 @@ from hl7apy.parser import parse_message
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from labbridge import pipeline, settling
+from labbridge import amending, pipeline, settling
 from labbridge.attachments import Attachments
 from labbridge.context import Context, Past
 from labbridge.formats import er7, oru
 from labbridge.formats.er7 import DEFAULT, Delimiters
-from labbridge.model import Decision, Report, encode
+from labbridge.model import Decision, Reason, Report, encode
 from labbridge.pipeline import AnalyzerRules, Outcome, Revision
 from labbridge.routing import Route
 
@@ -286,3 +286,18 @@ def test_ten_times_the_images_take_at_most_twelve_times_as_long() -> None:
         if ratios[-1] <= 12:
             break
     assert min(ratios) <= 12, ratios
+
+
+def test_an_image_goes_with_its_report_to_the_right_specimen() -> None:
+    """A person has corrected the id: it is found by what else the message says of the report, where that is but one."""
+    message = hl7(order(), number("K", "4.1"), image(), order("S2"), number("K", "4.2"), image(content="^Image^BMP^Base64^AAAA"))
+    [one, _] = decided(message)
+    moved, source = amending.under(one.report, "S9"), attached(message)
+    case = amending.Case(moved, one.decision.results, "S9", Context(), RULES, ASKS, moment(60), attachments=source)
+    told = Reason("id-corrected", {"report": "1"})
+    outcome = amending.moved(case, frozenset(), NOW, Decision((), "tech", "", "confirm-id"), told)
+    assert [[row[5] for row in rows] for rows in files([outcome])] == [[IMAGE]]
+    alike = hl7(order(), number("K", "4.1"), image(), order("S2"), number("K", "4.1"), image(content="^Image^BMP^Base64^AAAA"))
+    source = attached(alike)
+    amending.moved(msgspec.structs.replace(case, attachments=source), frozenset(), NOW, Decision((), "tech"), told)
+    assert source.left_out

@@ -291,6 +291,89 @@ def test_what_is_withdrawn_while_its_answer_is_stored_never_takes_the_next_with_
     assert his.states() == {1: state, 2: "queued"}
 
 
+# -- what was withdrawn and arrived all the same ---------------------------------------------------------------------
+
+
+class Following(Hospital):
+    """A hospital that is told more when something has arrived that was withdrawn: delivery 9 for the same lane."""
+
+    def __init__(self, **options: Any) -> None:
+        super().__init__(connections=1, **options)
+        self.followed: list[int] = []
+        self.outbox.late = self.late
+
+    def late(self, tx: Any, number: int) -> list[Queued]:
+        self.followed.append(number)
+        self.store.rows[9] = Row("S1", b"MSH|withdrawn")
+        return [Queued(9, "his", "S1", "ID9", 0, b"MSH|withdrawn")]
+
+    def withdraw(self, number: int) -> None:
+        self.store.rows[number].state = "cancelled"
+        self.outbox.remove(number)
+
+
+def test_what_arrived_though_it_was_withdrawn_is_followed_by_what_undoes_it() -> None:
+    his = Following()
+    his.add(1)
+    his.connect()
+    his.withdraw(1)
+    assert his.followed == []
+    his.answer(0, "AA")
+    assert set(his.followed) == {1}
+    assert (his.numbers, his.states()) == ([1, 9], {1: "delivered", 9: "queued"})
+
+
+def test_an_answer_that_is_stored_with_what_withdraws_it_is_followed_too() -> None:
+    his = Following(at_once=False)
+    his.add(1)
+    his.connect()
+    his.answer(0, "AA")
+    his.outbox.gone.add(1)  # by the job before, of the same transaction
+    his.store.run()
+    assert his.numbers == [1, 9]
+
+
+@pytest.mark.parametrize("when", ["in flight", "afterwards"])
+def test_what_was_sent_and_never_answered_may_have_arrived(when: str) -> None:
+    his = Following()
+    his.add(1)
+    link = his.connect()
+    if when == "in flight":
+        his.withdraw(1)
+    link.drop("reset by the hospital")
+    if when == "afterwards":
+        his.withdraw(1)
+    assert set(his.followed) == {1}
+    his.connect()
+    assert his.numbers == [1, 9]
+
+
+def test_what_was_never_sent_or_was_refused_is_followed_by_nothing() -> None:
+    his = Following(tries=1)
+    his.add(1)
+    his.withdraw(1)
+    his.add(2, "S2")
+    his.connect()
+    his.answer(0, "AR")  # to be tried again
+    his.withdraw(2)
+    his.add(3, "S3")
+    his.answer(0, "AE")
+    his.withdraw(3)
+    assert his.followed == []
+
+
+def test_what_undoes_it_is_not_given_up_when_the_disk_fails() -> None:
+    his = Following(at_once=False)
+    his.add(1)
+    his.connect().drop("reset by the hospital")
+    his.withdraw(1)
+    his.store.run(fails=True)
+    his.clock.advance(1.0)
+    his.store.run()
+    his.connect()
+    assert his.numbers == [1, 9]
+
+
 # -- what an answer means --------------------------------------------------------------------------------------------
 
 

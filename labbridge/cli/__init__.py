@@ -10,6 +10,9 @@ from labbridge.cli import acting, looking, mapping, proving, running, trying, us
 app = typer.Typer(
     name="labbridge",
     help="Receives, keeps, maps, verifies and delivers a laboratory's results.",
+    epilog="What is held: pending, trace. What you may do with it: release, reject, not-reportable, recollect, edit, comment, "
+    "call-back, acknowledge; each --help says what the hospital receives, and --preview shows it. A wrong specimen id: correct-id, "
+    "which another person confirms with confirm-id. What waits for the hospital: queue.",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
@@ -32,7 +35,7 @@ app.command("release")(acting.release)
 app.command("reject")(acting.reject)
 app.command("not-reportable")(acting.not_reportable)
 app.command("recollect")(acting.recollect)
-app.command("edit")(acting.edit)
+app.command("edit", context_settings={"ignore_unknown_options": True})(acting.edit)  # a value may be negative
 app.command("comment")(acting.comment)
 app.command("call-back")(acting.call_back)
 app.command("acknowledge")(acting.acknowledge)

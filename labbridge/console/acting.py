@@ -8,8 +8,11 @@ from nicegui import ui
 
 from labbridge.commands import Request
 from labbridge.console import session
+from labbridge.console.leaving import lines_of
 from labbridge.console.texts import _
-from labbridge.showing import shown
+from labbridge.showing import brief, shown
+
+MOST_SHOWN = 50  # messages that would leave, and lines of one
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -63,6 +66,12 @@ def show_leaves(leaves: Sequence[dict[str, str]]) -> None:
     """What the hospital will receive, destination by destination."""
     if not leaves:
         ui.label(_("The hospital receives nothing."))
-    for one in leaves:
-        ui.label(_("{destination} receives for {specimen}:", **{name: one[name] for name in ("destination", "specimen")}))
-        ui.label(shown(one["text"])).classes("font-mono text-sm whitespace-pre-wrap")
+    for one in leaves[:MOST_SHOWN]:
+        ui.label(_("{destination} receives for {specimen}:", destination=one["destination"], specimen=brief(one["specimen"])))
+        for line in lines_of(one["text"])[:MOST_SHOWN]:
+            ui.label(brief(line, 500)).classes("font-medium pl-4 lb-wrap")
+        with ui.expansion(_("As it is sent")).classes("w-full").props("dense"):
+            for line in one["text"].splitlines()[:MOST_SHOWN]:
+                ui.label(brief(line, 2000)).classes("font-mono text-xs lb-wrap")
+    if len(leaves) > MOST_SHOWN:
+        ui.label(_("… and {n} more", n=len(leaves) - MOST_SHOWN))

@@ -48,8 +48,10 @@ class Banner:
         self._box.clear()
         self._box.set_visibility(bool(now) or self._everything)
         with self._box:
-            for need in now:
+            for need in (one for one in now if one.level != "attention"):
                 self._draw(need)
+            if rest := [one for one in now if one.level == "attention"]:
+                self._rest(rest)
             if not now:
                 self._line("attention", "check_circle", _("Nothing needs a person."))
 
@@ -65,14 +67,24 @@ class Banner:
                 button = ui.button(_("Acknowledge"), on_click=lambda: _acknowledge(need.specimens))
                 button.props("dense no-caps outline color=white")
 
-    def _line(self, level: str, icon: str, text: str) -> ui.row:
+    def _rest(self, needs: Sequence[Need]) -> None:
+        """What can wait a little: all of it in one line."""
+        with self._line("attention", _ICONS["attention"]).classes(add="flex-wrap gap-x-6", remove="no-wrap gap-3"):
+            for need in needs:
+                if need.path != ui.context.client.page.path:
+                    ui.link(need.text, need.path).classes("lb-need-link")
+                else:
+                    ui.label(need.text)
+
+    def _line(self, level: str, icon: str, text: str = "") -> ui.row:
         row = ui.row().classes(f"w-full items-center no-wrap gap-3 px-4 py-1 lb-{level}")
         with row:
             ui.icon(icon).classes("text-2xl").props("aria-hidden=true")
             words = {"critical": _("Critical"), "fault": _("Fault"), "attention": _("Attention")}
             if icon != "check_circle":
                 ui.label(words[level]).classes("font-bold")
-            ui.label(text).classes("grow lb-need")
+            if text:
+                ui.label(text).classes("grow")
         return row
 
 

@@ -8,6 +8,7 @@ import msgspec
 from nicegui import ui
 
 from labbridge.console.acting import Answer, show_leaves
+from labbridge.console.keys import guard
 from labbridge.console.texts import _
 from labbridge.showing import brief
 
@@ -38,6 +39,7 @@ class _Dialog:
         self.entered: dict[str, Any] = {field.name: (False if field.check else field.value) for field in fields}
         self.seen: dict[str, Any] | None = None
         self.answer: Answer | None = None
+        self.go: ui.button | None = None
 
     def complete(self) -> bool:
         """Whether everything is entered, and nothing speaks against it."""
@@ -47,6 +49,8 @@ class _Dialog:
     def set(self, name: str, value: Any) -> None:
         """Takes what was entered."""
         self.entered[name] = value.strip() if isinstance(value, str) else value
+        if self.preview is None and self.go is not None:
+            self.go.set_enabled(self.complete())
 
     async def look(self) -> None:
         """Asks anew what would leave where something else was entered."""
@@ -80,7 +84,8 @@ async def ask(
 
     Enter confirms nothing, for a scanner sends it: the button does, and Ctrl+Enter.
     """
-    with ui.dialog() as dialog, ui.card().classes("w-[44rem] max-w-full gap-2") as card:
+    guard()
+    with ui.dialog() as dialog, ui.card().classes("w-[44rem] max-w-full gap-2"):
         state = _Dialog(dialog, fields, preview)
         ui.label(title).classes("text-lg font-medium")
         if covers:
@@ -92,17 +97,18 @@ async def ask(
         state.leaves()
         with ui.row().classes("w-full justify-end"):
             ui.button(_("Cancel"), on_click=lambda: dialog.submit(None)).props("flat no-caps")
-            go = ui.button(f"{title} · Ctrl+Enter", on_click=state.confirm).props("no-caps unelevated")
-            go.set_enabled(False)
+            go = ui.button(f"{title} · Ctrl+Enter", on_click=state.confirm).props("no-caps unelevated").classes("lb-confirm")
+            go.set_enabled(state.complete())
+            state.go = go
 
             async def look() -> None:
                 await state.look()
                 go.set_enabled(state.complete())
 
             ui.timer(PREVIEW_S, look)
-    card.on("keydown.ctrl.enter", state.confirm)
     entered: dict[str, Any] | None = await dialog
-    dialog.delete()
+    if not dialog.is_deleted:  # it is when the page is gone
+        dialog.delete()
     return entered
 
 
@@ -130,4 +136,4 @@ def _enter(state: _Dialog, field: Field, *, first: bool) -> None:
     if field.offers:
         with ui.row().classes("gap-1"):
             for offer in field.offers:
-                ui.button(offer, on_click=lambda offer=offer: made.set_value(offer)).props("outline dense no-caps size=sm")
+                ui.button(offer, on_click=lambda offer=offer: made.set_value(offer)).props("outline dense no-caps size=12px")

@@ -28,6 +28,26 @@ class Body(msgspec.Struct, frozen=True):
     whole: int
 
 
+class Read(msgspec.Struct, frozen=True):
+    """The same as lines and as nodes of a tree; ``left_out`` bytes are in neither."""
+
+    body: Body
+    lines: list[str]
+    left_out: int
+    nodes: list[dict[str, Any]]
+
+
+def read(reader: Reader, kind: str, id: int) -> Read | None:
+    """The bytes of a row and what can be read of them."""
+    body = body_of(reader, kind, id)
+    if body is None:
+        return None
+    if erased(body.data):
+        return Read(body, [], 0, [])
+    numbers = count()
+    return Read(body, *raw.text_lines(body.data), [_node(node, numbers) for node in raw.tree(body.data)])
+
+
 def body_of(reader: Reader, kind: str, id: int) -> Body | None:
     """The bytes of a message, a delivery or an attempt (an answer); None where there is no such row."""
     if kind == "message" and (message := reader.message(id)) is not None:
@@ -51,34 +71,32 @@ class Bodies:
 
     async def show(self, kind: str, id: int) -> None:
         """Reads a row and shows its bytes."""
-        body = await asyncio.to_thread(body_of, watch().reader, kind, id)
+        found = await asyncio.to_thread(read, watch().reader, kind, id)
         self._place.clear()
         with self._place:
-            if body is None:
+            if found is None:
                 ui.label(_("It is not in the store."))
-            elif erased(body.data):
-                ui.label(body.title).classes("text-base font-medium")
+                return
+            ui.label(found.body.title).classes("text-base font-medium")
+            if erased(found.body.data):
                 ui.label(_("Its bytes were deleted by retention."))
             else:
-                self._draw(body)
+                self._draw(found)
 
-    def _draw(self, body: Body) -> None:
-        ui.label(body.title).classes("text-base font-medium")
+    def _draw(self, found: Read) -> None:
+        body = found.body
         size = _("{size} bytes", size=number_text(body.whole))
         kept = _("only the first {size} were kept", size=number_text(len(body.data)))
         ui.label(size if body.whole <= len(body.data) else f"{size}, {kept}").classes("text-sm")
-        lines, left_out = raw.text_lines(body.data)
         with ui.tabs().props("dense no-caps align=left").classes("w-full") as tabs:
             names = [ui.tab("text", _("Text")), ui.tab("tree", _("Fields")), ui.tab("bytes", _("Bytes"))]
         with ui.tab_panels(tabs, value=names[0]).classes("w-full").props("keep-alive"):
             with ui.tab_panel(names[0]).classes("p-0"):
-                ui.label("\n".join(lines)).classes(_TEXT).props("tabindex=0")
-                if left_out:
-                    ui.label(_("… and {count} bytes more", count=number_text(left_out)))
+                ui.label("\n".join(found.lines)).classes(_TEXT).props("tabindex=0")
+                if found.left_out:
+                    ui.label(_("… and {count} bytes more", count=number_text(found.left_out)))
             with ui.tab_panel(names[1]).classes("p-0 max-h-[70vh] overflow-auto").props("tabindex=0"):
-                numbers = count()
-                nodes = [_node(node, numbers) for node in raw.tree(body.data)]
-                ui.tree(nodes).props("dense no-transition").classes("w-full text-sm")
+                ui.tree(found.nodes).props("dense no-transition").classes("w-full text-sm")
             with ui.tab_panel(names[2]).classes("p-0"):
                 _hexadecimal(body.data)
 

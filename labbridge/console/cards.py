@@ -91,6 +91,5 @@ def destination(watch: Watch, one: dict[str, Any], now: float) -> Card:
 
 def cards(watch: Watch, now: float) -> tuple[list[Card], list[Card]]:
     """All cards: of analyzers, and of destinations."""
-    minute = now - now % 60  # ages change once a minute, and a card is drawn anew only when it says something else
-    analyzers = [analyzer(watch, one, max(minute, float(one["last"]))) for one in watch.status.get("analyzers", ())]
+    analyzers = [analyzer(watch, one, now) for one in watch.status.get("analyzers", ())]
     return analyzers, [destination(watch, one, now) for one in watch.status.get("destinations", ())]

@@ -1,5 +1,6 @@
 """What is around every page: header, navigation, language, light and dark, who is logged in, what needs a person."""
 
+import asyncio
 from collections.abc import Callable
 from functools import wraps
 from http.cookies import SimpleCookie
@@ -35,6 +36,8 @@ class Page(msgspec.Struct, frozen=True):
         return "{" not in self.path
 
 
+_building = asyncio.Semaphore(4)  # when everybody comes at once, the loop still turns between their pages
+
 PAGES: dict[str, Page] = {}  # by path, in the order of the navigation
 
 
@@ -55,18 +58,20 @@ def page(path: str, title: str, action: str) -> Callable[[Callable[..., Any]], C
     def decorated(content: Callable[..., Any]) -> Callable[..., Any]:
         @wraps(content)
         async def whole(*args: Any, **kwargs: Any) -> None:
-            ui.page_title(f"{_(title)} · {watch().settings.site.name}")
-            background_tasks.create(session.alive(), name="alive")
-            ui.on(ALIVE, lambda: session.alive())
-            _header(this)
-            if path != "/":
-                Banner(everything=False)
-            if not session.can(action):
-                ui.label(_("Your role may not see this page.")).classes("text-xl p-8")
-                return
-            made = content(*args, **kwargs)
-            if isawaitable(made):
-                await made
+            await watch().ready.wait()
+            async with _building:
+                ui.page_title(f"{_(title)} · {watch().settings.site.name}")
+                background_tasks.create(session.alive(), name="alive")
+                ui.on(ALIVE, lambda: session.alive())
+                _header(this)
+                if path != "/":
+                    Banner(everything=False)
+                if not session.can(action):
+                    ui.label(_("Your role may not see this page.")).classes("text-xl p-8")
+                    return
+                made = content(*args, **kwargs)
+                if isawaitable(made):
+                    await made
 
         _Route(path, response_timeout=20)(whole)
         return content

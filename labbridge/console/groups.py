@@ -1,4 +1,4 @@
-"""Rows by their cause, one act for a group that one has opened, and the proposals that wait for a second person."""
+"""Rows by their cause, and one act for a group that one has opened."""
 
 import time
 from collections.abc import Callable, Sequence
@@ -14,7 +14,7 @@ from labbridge.console.rows import Group, Row, groups_of
 from labbridge.console.texts import _, age_text, number_text
 from labbridge.showing import brief
 
-__all__ = ["cells", "groups_of", "opened", "proposals"]
+__all__ = ["cells", "groups_of", "opened"]
 
 SHOWN = 3  # specimens of a group of which is shown what leaves
 _COMMANDS = ("release", "not-reportable", "recollect", "reject")
@@ -48,7 +48,7 @@ def opened(rows: Sequence[Row], close: Callable[[], None]) -> None:
     for command in _COMMANDS:
         if session.can(command):
             label = _("{deed}: all {n}", deed=deeds.word(command), n=number_text(len(held)))
-            ui.button(label, on_click=lambda command=command: settle(held, command)).props("outline dense no-caps size=sm")
+            ui.button(label, on_click=lambda command=command: settle(held, command)).props("outline dense no-caps size=12px")
 
 
 async def settle(rows: Sequence[Row], command: str) -> None:
@@ -102,7 +102,3 @@ async def _each(rows: Sequence[Row], command: str, reason: str) -> None:
         ui.notify(told, type="negative", multi_line=True, timeout=0, close_button="✕")
     else:
         ui.notify(_("{n} specimens: {deed}", n=done, deed=deeds.word(command)), type="positive")
-
-
-def proposals() -> None:
-    """Corrected specimen ids that wait for a second person."""

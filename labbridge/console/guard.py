@@ -69,7 +69,7 @@ class Guard:
             scope[session.KEY] = found = await session.whose(token(headers))
         except session.Silent:
             return PlainTextResponse(_("labbridge does not answer. Please try again."), 503, {"Refresh": "3"})
-        return None if found is not None else RedirectResponse("/login?next=" + quote(scope["path"], safe=""), 303)
+        return None if found is not None else RedirectResponse("/login?next=" + quote(quote(scope["path"]), safe=""), 303)
 
 
 def token(headers: Headers) -> str:

@@ -17,7 +17,7 @@ __all__ = ["Choices", "Held", "Panels", "Row"]
 
 MOST = 2000  # stuck deliveries to one destination that are listed
 LATE_S = 60.0  # a delivery that waits longer is shown
-RARE_S = 3.0  # deliveries are looked at so often
+RARE_S = 2.0  # deliveries and proposals are looked at so often
 
 
 class Panels:
@@ -68,13 +68,35 @@ class Choices(msgspec.Struct, frozen=True):
     tests: Sequence[str] = ()
 
 
+class Proposed(msgspec.Struct, frozen=True):
+    """A correction of specimen ids that waits for a second person."""
+
+    id: int
+    at: int
+    actor: str
+    reason: str
+    pairs: tuple[tuple[str, str], ...]  # the wrong id and the right one
+
+
+def proposed(reader: Reader) -> tuple[Proposed, ...]:
+    """The open proposals."""
+    rows = [(row, msgspec.json.decode(row.document, type=list[dict[str, int | str]])) for row in reader.proposals()]
+    numbers = [int(pair["report"]) for _, pairs in rows for pair in pairs]
+    names = {report.report_id: report.specimen for report in (reader.reports(numbers) if numbers else ())}
+    return tuple(
+        Proposed(row.id, row.at, row.actor, row.reason, tuple((names.get(int(p["report"]), ""), str(p["to"])) for p in pairs))
+        for row, pairs in rows
+    )
+
+
 class Held:
     """Every row, kept up to date by one thread; what it publishes is never changed and may be read in any."""
 
     def __init__(self, settings: Settings, catalogue: Callable[[], Catalogue]) -> None:
         self.rows: dict[int, Row] = {}  # held reports by their ids, open messages by their ids' negatives
         self.deliveries: dict[int, Row] = {}  # stuck ones, by their ids
-        self.version = 0  # changes with the rows
+        self.proposals: tuple[Proposed, ...] = ()
+        self.version = 0  # changes with all of this
         self._settings, self._catalogue = settings, catalogue
         self._zone = ZoneInfo(settings.site.timezone)
         self._panels: tuple[Catalogue, Panels] | None = None
@@ -94,7 +116,7 @@ class Held:
         forget(2 * len(rows) + MOST)
 
     def look(self, reader: Reader, now: float) -> None:
-        """Looks for stuck deliveries, every few seconds; ``now`` is in seconds since 1970. Raises StoreError."""
+        """Looks for stuck deliveries and open proposals, every few seconds; ``now`` is in seconds since 1970. Raises StoreError."""
         if 0 <= now - self._looked < RARE_S:
             return
         self._looked, late = now, int((now - LATE_S) * 1e6)
@@ -102,6 +124,9 @@ class Held:
         for destination in self._settings.destinations:
             found += reader.stuck(destination.name, "refused", MOST)
             found += [one for one in reader.stuck(destination.name, "queued", MOST) if one.at < late]
+        if (proposals := proposed(reader)) != self.proposals:
+            self.proposals = proposals
+            self.version += 1
         states = {one.id: one.state for one in found}
         if states != self._states:
             refused = [one.id for one in found if one.state == "refused"]

@@ -13,16 +13,24 @@ _SCRIPT = """
 if (!window.lbKeys) {
   window.lbKeys = true;
   let last = -1e9, waiting = 0;
+  const acts = (e, types) => e.key === 'Enter' ? e.target.tagName !== 'TEXTAREA' : e.key === ' ' && !types;
   document.addEventListener('keydown', e => {
+    if (/^(Shift|Control|Alt|AltGraph|Meta)$/.test(e.key)) return;
     const fast = e.timeStamp - last < 50, plain = !(e.ctrlKey || e.altKey || e.metaKey || e.shiftKey);
     const scan = document.querySelector('.lb-scan input'), asks = document.querySelector('.q-dialog');
     const types = e.target.matches('input, textarea, [contenteditable=true]');
     last = e.timeStamp;
     if (fast) clearTimeout(waiting);
+    if (e.ctrlKey && e.key === 'Enter' && asks) {
+      e.preventDefault();
+      e.stopPropagation();
+      [...document.querySelectorAll('.q-dialog .lb-confirm')].pop()?.click();
+      return;
+    }
     if (plain && /^F(2|4|6|7|8|9)$/.test(e.key)) {
       e.preventDefault();
       if (!fast && !e.repeat && !asks) waiting = setTimeout(() => emitEvent('lb-key', e.key), 60);
-    } else if (fast && !e.repeat && e.target !== scan && (e.key === 'Enter' || (e.key === ' ' && !types))) {
+    } else if (plain && fast && !e.repeat && e.target !== scan && acts(e, types)) {
       e.preventDefault();
       e.stopPropagation();
     } else if (plain && !asks && e.target === scan && /^(ArrowUp|ArrowDown|PageUp|PageDown)$/.test(e.key)) {
@@ -36,7 +44,12 @@ if (!window.lbKeys) {
 """
 
 
+def guard() -> None:
+    """Makes the page tell keys from scans; and Ctrl+Enter press a dialog's button that confirms."""
+    ui.run_javascript(_SCRIPT)
+
+
 def on_keys(pressed: Pressed) -> None:
     """Calls back with the name of each function key, and of an arrow or page key pressed in the barcode field."""
-    ui.run_javascript(_SCRIPT)
+    guard()
     ui.on("lb-key", lambda event: pressed(str(event.args)))

@@ -16,9 +16,8 @@ TICK = 20.0  # seconds: ages grow though nothing happens
 
 
 @page("/", "Line", "see line")
-async def line() -> None:
+def line() -> None:
     """The whole line."""
-    await watch().ready.wait()
     Banner(everything=True)
     shown_cards: dict[tuple[str, str], _Drawn] = {}
     with ui.element("section").classes("w-full").props(f'aria-label="{_("Analyzers")}"'):
@@ -61,10 +60,11 @@ class _Drawn:
             with ui.row().classes("items-center gap-1"):
                 self._icon = ui.icon("link").classes("text-xl").props("aria-hidden=true")
                 self._state = ui.label()
-            self._big = ui.label().classes("lb-big")
-            self._caption = ui.label().classes("lb-quiet text-sm")
-            self._facts = ui.row().classes("gap-x-5 gap-y-1 pt-1")
-            self._chart = ui.echart(_bars(card.hours)).classes("w-full h-16").props("role=img")
+            with ui.row().classes("w-full items-baseline gap-x-3 gap-y-0 no-wrap"):
+                self._big = ui.label().classes("lb-big whitespace-nowrap")
+                self._caption = ui.label().classes("lb-quiet text-sm leading-tight")
+            self._facts = ui.row().classes("gap-x-4 gap-y-0")
+            self._chart = ui.echart(_bars(card.hours)).classes("w-full h-12 mt-1").props("role=img")
             self._sum = ui.label().classes("lb-quiet text-sm")
         self._draw(card)
 
@@ -96,7 +96,7 @@ class _Drawn:
         if before is None or before.hours != card.hours:
             hours = card.hours or (0,)
             texts = {"unit": card.unit, "now": number_text(hours[-1]), "most": number_text(max(hours))}
-            words = _("{unit}, 24 hours: {now} in this one, at most {most}", **texts)
+            words = _("{unit}: {now} now, at most {most} in 24 hours", **texts)
             self._sum.set_text(words)
             self._chart.props["aria-label"] = words
             self._chart.update()

@@ -1,10 +1,12 @@
 """The login page and the way out: plain forms without a script, which set and take back the session's cookie."""
 
+import asyncio
 from html import escape
 from string import Template
 from urllib.parse import parse_qs, quote, urlsplit
 
 from nicegui import app
+from starlette.background import BackgroundTask
 from starlette.requests import Request as HttpRequest
 from starlette.responses import HTMLResponse, RedirectResponse, Response
 
@@ -47,10 +49,15 @@ async def logout(request: HttpRequest) -> Response:
         await session.send(Request("logout", session=token))
     except session.Silent:
         return _page("/", _("labbridge does not answer. Please try again."), 503)
-    await session.look(0)  # the other pages of this session
-    response = RedirectResponse("/login", 303)
+    response = RedirectResponse("/login", 303, background=BackgroundTask(_close_others))
     response.delete_cookie(session.COOKIE, path="/", httponly=True, samesite="strict")
     return response
+
+
+async def _close_others() -> None:
+    """The other pages of the session give way; the one that was left has a moment to go by itself."""
+    await asyncio.sleep(1.0)
+    await session.look(0)
 
 
 def register() -> None:

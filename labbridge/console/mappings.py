@@ -91,6 +91,9 @@ class _Editor:
             "rowData": lines,
             ":getRowId": "params => params.data.id",
             "tooltipShowDelay": 200,
+            "suppressColumnVirtualisation": True,  # for who listens to the page, and for the browser's own search
+            "rowHeight": 34,
+            "headerHeight": 36,
             "stopEditingWhenCellsLoseFocus": True,
             "undoRedoCellEditing": True,
             "enableCellTextSelection": not self._may,
@@ -103,7 +106,6 @@ class _Editor:
                 "enableClickSelection": False,
             }
         grid = ui.aggrid(options, auto_size_columns=False).classes("w-full").style("height: min(60vh, 36rem)")
-        grid.props(f'aria-label="{_("Table")}"')
         grid.on("cellValueChanged", self._edited, ["data", "colId", "newValue"])
         return grid
 
@@ -178,7 +180,7 @@ class _Editor:
         with self._state:
             icon, kind, text = "check_circle", "lb-good", _("no mistakes")
             if wrong:
-                icon, kind, text = "error", "lb-bad", _("{n} mistakes", n=len(wrong))
+                icon, kind, text = "error", "lb-bad", _("mistakes: {n}", n=len(wrong))
             ui.icon(icon).classes(f"{kind} text-xl").props("aria-hidden=true")
             ui.label(text + (f" · {_('not saved yet')}" if draft.is_changed else "")).classes(kind).props("role=status")
         self._mistakes.clear()
@@ -233,6 +235,7 @@ def _column(field: str, name: str, lines: Sequence[Line], editable: bool) -> dic
 
 async def _sure(question: str) -> bool:
     with ui.dialog() as dialog, ui.card():
+        dialog.props["aria-label"] = question
         ui.label(question).classes("text-lg")
         with ui.row().classes("w-full justify-end"):
             ui.button(_("Cancel"), on_click=lambda: dialog.submit(False)).props("flat no-caps autofocus")
@@ -245,6 +248,7 @@ async def _sure(question: str) -> bool:
 async def _ask(draft: Draft) -> str | None:
     """Shows what is changed and asks why."""
     with ui.dialog() as dialog, ui.card().classes("w-[48rem] max-w-full"):
+        dialog.props["aria-label"] = _("Save {file}", file=draft.file)
         ui.label(_("Save {file}", file=draft.file)).classes("text-lg")
         for sign, kind, lines in zip("-+", ("lb-bad", "lb-good"), draft.changes, strict=True):
             for line in lines[:SHOWN]:

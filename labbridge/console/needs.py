@@ -131,10 +131,10 @@ def _of_analyzers(watch: Watch, now: float) -> Iterator[Need]:
 def _of_held(watch: Watch) -> Iterator[Need]:
     found = counted(watch)
     for name, number in found.messages.items():
-        text = _("Messages of {name} that could not be read: {count}", name=name, count=number_text(number))
+        text = _("Messages that could not be read, {name}: {count}", name=name, count=number_text(number))
         yield Need("attention", text, "/pending")
     for name, number in found.unmapped.items():
-        text = _("Results of {name} without a mapping: {count} specimens", name=name, count=number_text(number))
+        text = _("Specimens with an unmapped code, {name}: {count}", name=name, count=number_text(number))
         yield Need("attention", text, "/unmapped")
     if total := found.held.total():
         yield Need("attention", _("Specimens that wait for a decision: {count}", count=number_text(total)), "/pending")

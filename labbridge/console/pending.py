@@ -10,6 +10,7 @@ from labbridge.console.acting import act, ask_reason
 from labbridge.console.frame import page
 from labbridge.console.keys import on_keys
 from labbridge.console.listing import COLUMNS, ROW, cells, reason_choices, what_choices
+from labbridge.console.proposals import Proposals, shifted
 from labbridge.console.results import Panel, results_panel
 from labbridge.console.rows import Filter, Key, Row
 from labbridge.console.texts import _, number_text, reason_text, time_text
@@ -19,6 +20,8 @@ from labbridge.showing import brief
 
 PAGE = 50  # rows on the screen
 TICK_S = 2.0  # ages, and who has what open
+# What stands in the field at Enter, whatever has come of it yet; the field is empty then.
+_TAKE = "(e) => { emit(e.target.value); e.target.value = ''; e.target.dispatchEvent(new Event('input')); }"
 
 
 @page("/pending", "Pending", "see pending")
@@ -43,7 +46,7 @@ class Pending:
     async def build(self, specimen: str) -> None:
         """Draws the page."""
         self._choose()
-        groups.proposals()
+        Proposals()
         self._bar()
         with ui.row().classes("w-full no-wrap items-start gap-3 lb-pending"):
             with ui.column().classes("gap-1 lb-list"):
@@ -65,7 +68,8 @@ class Pending:
         choices = watch().held.choices()
         with ui.row().classes("w-full items-center gap-2"):
             self.scan = ui.input(placeholder=_("Scan or type a barcode")).props("outlined dense autofocus clearable")
-            self.scan.props(f'aria-label="{_("Barcode")}"').classes("lb-scan w-64 text-lg").on("keydown.enter", self._scanned)
+            self.scan.props(f'aria-label="{_("Barcode")}"').classes("lb-scan w-64 text-lg")
+            self.scan.on("keydown.enter", lambda event: self._scanned(str(event.args)), js_handler=_TAKE)
             self._select(_("What"), what_choices(), "what")
             self._select(_("Analyzer"), {name: name for name in choices.analyzers}, "analyzer")
             self._select(_("Reason"), reason_choices(choices.reasons), "reason")
@@ -73,6 +77,8 @@ class Pending:
             text = ui.input(_("Text")).props("outlined dense clearable debounce=300").classes("w-28")
             text.on_value_change(lambda event: self._filter("text", event.value))
             ui.switch(_("By cause"), on_change=lambda event: self._group(bool(event.value)))
+            if session.can("correct-id"):
+                ui.button(_("Shifted batch"), icon="low_priority", on_click=shifted).props("flat dense no-caps")
 
     def _select(self, label: str, options: dict[str, str], name: str) -> None:
         box = ui.select(options, label=label, with_input=len(options) > 12, clearable=True).props("outlined dense")
@@ -144,6 +150,8 @@ class Pending:
 
     def _changed(self) -> None:
         """What is on the screen stays where it is: only what became of it is shown, and how much is new."""
+        if not self.rows:
+            self._choose()  # nothing is on the screen that could move
         self.heading.refresh()
         self._draw()
 
@@ -174,9 +182,8 @@ class Pending:
             self._draw()
             await self.open(shown[place].opens, 0 if shown[place].opens else shown[place].id)
 
-    async def _scanned(self) -> None:
-        code = (self.scan.value or "").strip()
-        self.scan.set_value("")
+    async def _scanned(self, code: str) -> None:
+        code = code.strip()
         shown = list(self.rows.values())[self.first : self.first + PAGE]
         if code:
             await self.open(code)

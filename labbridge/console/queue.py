@@ -96,6 +96,7 @@ class _Page:
         await self._turn()
         watch().on_change("status", self._status)
         watch().on_change("queue", self._changed)
+        ui.context.client.on_connect(self._changed)  # what changed before the browser was there
 
     async def _read(self) -> None:
         self.picture = await asyncio.to_thread(picture, watch().reader, _accepted[0], self.destination, self.state, self.offset)

@@ -16,7 +16,8 @@ from hl7apy.exceptions import ChildNotFound, UnsupportedVersion
 from labbridge.formats import er7
 from labbridge.showing import brief, readable, shown
 
-SHOWN_BYTES = 65536  # of a message, as text and as a tree
+READ_BYTES = 1 << 20  # of a message, as text and as a tree
+SHOWN = 131_072  # characters of it
 LINE = 4000  # characters of one segment or record
 NODES = 4000
 PAGE = 4096  # bytes of a page of hexadecimal lines
@@ -27,7 +28,7 @@ _FRAME = re.compile("[\x02\x03\x04\x05\x0b\x17\x1c]")
 
 # The fields of each record of LIS02-A2 (ASTM E1394), numbered from 1.
 _RECORDS = {
-    "H": "record|delimiters|message control id|access password|sender|sender address||sender telephone|sender characteristics"
+    "H": "record|delimiters|message control id|password|sender|sender address||sender telephone|sender characteristics"
     "|receiver|comment|processing id|version|date and time",
     "P": "record|sequence|practice patient id|laboratory patient id|third patient id|name|mother's maiden name|birth date|sex|race"
     "|address||telephone|attending physician|special field 1|special field 2|height|weight|diagnosis|medications|diet"
@@ -58,8 +59,7 @@ class Node(msgspec.Struct, frozen=True):
 
 def text_lines(body: bytes) -> tuple[list[str], int]:
     """The segments or records of a message, a line each, control characters as escapes; and how many bytes were left out."""
-    lines = [brief(line, LINE) for line in _split(readable(body[:SHOWN_BYTES]))]
-    return lines[:NODES], max(0, len(body) - SHOWN_BYTES)
+    return [shown(line) for line in _lines(body)], max(0, len(body) - READ_BYTES)
 
 
 def hex_lines(body: bytes, page: int = 0) -> list[str]:
@@ -75,16 +75,24 @@ def pages(body: bytes) -> int:
 
 def tree(body: bytes) -> tuple[Node, ...]:
     """The segments of HL7 or the records of ASTM with their fields; lines where the bytes are neither."""
-    lines = [line[:LINE] for line in _split(readable(body[:SHOWN_BYTES]))]
+    lines = _lines(body)
     try:
         return tuple(_bounded(_of_hl7(lines) if lines and lines[0].startswith("MSH") else _of_records(lines)))
     except Exception:  # python-hl7 raises whatever comes to its mind at bytes that are no message
         return tuple(_bounded(Node("", "", brief(line)) for line in lines))
 
 
-def _split(text: str) -> list[str]:
-    """The lines of a message, frames' control characters left out where they stand alone."""
-    return [line for line in re.split("[\r\n\x0b\x1c]", text.lstrip("\ufeff")) if line.strip(" \t")]
+def _lines(body: bytes) -> list[str]:
+    """The segments or records of a message, each cut where it is too long, as many as there is room for."""
+    lines: list[str] = []
+    room = SHOWN
+    for line in re.split("[\r\n\x0b\x1c]", readable(body[:READ_BYTES]).lstrip("\ufeff")):
+        if line.strip(" \t"):
+            room -= min(len(line), LINE) + 1
+            if room < 0 or len(lines) == NODES:
+                return [*lines, "…"]
+            lines.append(line if len(line) <= LINE else line[:LINE] + "…")
+    return lines
 
 
 def _hex_line(data: bytes, at: int) -> str:

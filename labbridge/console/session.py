@@ -120,4 +120,5 @@ async def look(seconds: float) -> None:
             return
         client.request.scope[KEY] = now or before
         if now is None:
-            client.open(f"/login?over=1&next={quote(client.request.url.path, safe='')}")
+            path = quote(client.request.scope["path"])
+            client.open(f"/login?over=1&next={quote(path, safe='')}")

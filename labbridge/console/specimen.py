@@ -50,6 +50,7 @@ class Known(msgspec.Struct, frozen=True):
     trace: Trace
     audits: tuple[Audit, ...]
     revisions: tuple[Revision, ...]
+    until: int  # the audit was looked through up to this id
 
     @property
     def marks(self) -> tuple[int, ...]:
@@ -60,15 +61,16 @@ class Known(msgspec.Struct, frozen=True):
         return (*counts, hash(tuple(states)))
 
 
-def known(reader: Reader, specimen: str) -> Known:
-    """Reads it all."""
-    trace = reader.trace(specimen)
+def known(reader: Reader, specimen: str, before: Known | None = None) -> Known:
+    """Reads it all; of the audit, which may be long, only what came after ``before``."""
+    trace, until = reader.trace(specimen), reader.last_audit()
     subjects = [f"specimen {specimen}", specimen]
     subjects += [f"message {row.id}" for row in trace.messages] + [f"report {row.report_id}" for row in trace.reports]
     subjects += [f"delivery {row.id}" for row in trace.deliveries]
-    audits = reader.audits(subjects) if trace.reports else []
+    read = reader.audits(subjects, before.until if before else 0) if trace.reports else []
+    audits = (*(before.audits if before else ()), *read)[-AUDITS:]
     revisions = reader.rows(Revision, "id", {row.revision for row in trace.decisions}, large=False)
-    return Known(trace, tuple(audits[-AUDITS:]), tuple(revisions))
+    return Known(trace, audits, tuple(revisions), max(until, audits[-1].id if audits else 0))
 
 
 @page("/specimen/{specimen:path}", "Specimen", "see specimen")
@@ -125,7 +127,8 @@ class _Page:
     def __init__(self, specimen: str, found: Known) -> None:
         self.specimen, self.found = specimen, found
         self.events = story(found.trace, found.audits)
-        self.shown = EVENTS
+        self.first = max(0, len(self.events) - EVENTS)  # of those that are shown
+        self.drawn: list[tuple[Event, ui.column]] = []
 
     async def draw(self) -> None:
         """Header, results, time line with the messages beside it."""
@@ -136,6 +139,7 @@ class _Page:
         with ui.row().classes("w-full gap-6 items-start flex-col lg:flex-row lg:flex-nowrap"):
             with ui.column().classes("w-full lg:w-5/12 gap-2"):
                 ui.label(_("Story")).classes("text-xl").props('role="heading" aria-level=2')
+                self.earlier = ui.button(icon="expand_less", on_click=self._more).props("flat dense no-caps")
                 self.line = ui.column().classes("w-full gap-1")
                 self._story()
                 self._revisions()
@@ -147,6 +151,7 @@ class _Page:
             await self.bodies.show("message", message.id)
         on_keys(lambda key: deeds.press(self.panel, key))
         watch().on_change("queue", self._again)
+        ui.context.client.on_connect(self._again)  # what changed before the browser was there
 
     def _header(self) -> None:
         states = Counter(row.state for row in self.found.trace.reports)
@@ -170,19 +175,21 @@ class _Page:
         self.others.set_visibility(bool(others))
 
     def _story(self) -> None:
-        """The newest events by days, oldest first."""
-        self.line.clear()
-        events = self.events[-self.shown :]
+        """The events by days, oldest first; those that are as they were stay untouched, and open where they are open."""
+        events = self.events[self.first :]
+        same = next((n for n, (event, _row) in enumerate(self.drawn) if [event] != events[n : n + 1]), len(self.drawn))
+        for _event, row in self.drawn[same:]:
+            row.delete()
+        del self.drawn[same:]
+        self.earlier.set_visibility(self.first > 0)
+        self.earlier.set_text(_("{count} earlier events", count=number_text(self.first)))
         with self.line:
-            if len(self.events) > len(events):
-                more = _("{count} earlier events", count=number_text(len(self.events) - len(events)))
-                ui.button(more, icon="expand_less", on_click=self._more).props("flat dense no-caps")
-            day = ""
-            for event in events:
-                if day_text(event.at) != day:
-                    day = day_text(event.at)
-                    ui.label(day).classes("text-sm font-medium mt-2").props('role="heading" aria-level=3')
-                self._event(event)
+            for number, event in enumerate(events[same:], same):
+                with ui.column().classes("w-full gap-0") as row:
+                    if not number or day_text(event.at) != day_text(events[number - 1].at):
+                        ui.label(day_text(event.at)).classes("text-sm font-medium mt-2").props('role="heading" aria-level=3')
+                    self._event(event)
+                self.drawn.append((event, row))
 
     def _event(self, event: Event) -> None:
         icon, colour = _TONES.get(event.tone, ("", ""))
@@ -213,7 +220,7 @@ class _Page:
             await act("send-again", deliveries=[delivery], reason=reason)
 
     def _more(self) -> None:
-        self.shown += 10 * EVENTS
+        self.first = max(0, self.first - 10 * EVENTS)
         self._story()
 
     def _revisions(self) -> None:
@@ -227,7 +234,7 @@ class _Page:
 
     async def _again(self) -> None:
         """Something changed in the store: draws anew what is of this specimen."""
-        found = await asyncio.to_thread(known, watch().reader, self.specimen)
+        found = await asyncio.to_thread(known, watch().reader, self.specimen, self.found)
         self._presence()
         if found.marks != self.found.marks:
             self.found, self.events = found, story(found.trace, found.audits)

@@ -162,7 +162,7 @@ def _deed(decision: model.Decision, actor: str) -> str:
         "recollect": _("{who} asked for a new specimen", who=who),
         "edit": _("{who} edited a result", who=who),
         "comment": _("{who} commented", who=who),
-        "call-back": _("{who} called a critical result back", who=who),
+        "call-back": _("{who} called a result back", who=who),
         "acknowledge": _("{who} acknowledged a critical result", who=who),
         "correct-id": _("{who} proposed another specimen id", who=who),
         "confirm-id": _("{who} confirmed another specimen id", who=who),
@@ -178,8 +178,8 @@ def _mapping(row: Decision, decision: model.Decision, report: Report | None) -> 
     table = [(_("code"), _("as sent"), _("test"), _("reported"))]
     for one in decision.results:
         sent = report.results[one.index] if report and one.index < len(report.results) else None
-        raw = brief(f"{sent.value} {sent.unit}", 60) if sent else ""
-        table.append((brief(one.code, 60), raw, one.test or "—", brief(f"{one.value} {one.print_unit or one.unit}", 60)))
+        raw = brief(f"{sent.value} {sent.unit}".strip(), 60) if sent else ""
+        table.append((brief(one.code, 60), raw, brief(one.test, 60) or "—", _quantity(one.value, one)))
     mapped = sum(1 for one in decision.results if one.test)
     title = _("{mapped} of {count} results mapped", mapped=mapped, count=len(decision.results))
     return Event(row.at, "mapping", title, tuple(lines), "wait" if unmapped else "", tuple(table))
@@ -191,10 +191,21 @@ def _verdicts(decision: model.Decision, report: Report | None) -> tuple[tuple[st
     table: list[tuple[str, ...]] = [(_("test"), _("value"), _("flag"), _("what became of it"), _("why"))]
     for one in decision.results:
         value = one.value or (report.results[one.index].value if report and one.index < len(report.results) else "")
-        value = brief(f"{value} {one.print_unit or one.unit}", 60)
         why = brief(reason_text(one.verdict.reasons), 400)
-        table.append((brief(one.test or one.code, 60), value, one.flag, f"{verdict_text(one.verdict.action)} ({one.status})", why))
+        table.append(
+            (
+                brief(one.test or one.code, 60),
+                _quantity(value, one),
+                one.flag,
+                f"{verdict_text(one.verdict.action)} ({one.status})",
+                why,
+            )
+        )
     return tuple(table)
+
+
+def _quantity(value: str, one: Decided) -> str:
+    return brief(f"{value} {one.print_unit or one.unit}".strip(), 60)
 
 
 def _outcome(decision: model.Decision) -> str:
@@ -234,7 +245,7 @@ def _delivery(row: Delivery) -> Event:
 
 
 def _answer(row: Attempt, destination: str) -> Event:
-    outcome, _blank, code = row.outcome.partition(" ")
+    outcome, _blank, code = brief(row.outcome, 30).partition(" ")
     said = {
         "accepted": _("{destination} accepted delivery {id} ({code})", destination=destination, id=row.delivery_id, code=code),
         "again": _("{destination} wants delivery {id} again ({code})", destination=destination, id=row.delivery_id, code=code),

@@ -10,6 +10,7 @@ from nicegui import ui
 from labbridge import mapfiles
 from labbridge.console import session
 from labbridge.console.draft import Draft
+from labbridge.console.story import state_text, verdict_text
 from labbridge.console.texts import _, reason_text, time_text
 from labbridge.console.watch import watch
 from labbridge.profiles import ProfileError
@@ -18,8 +19,8 @@ from labbridge.showing import shown
 from labbridge.trial import Found, Trial, trial_settings, try_file, try_messages
 
 NEWEST = 50  # messages to choose from
+PAGE = 50  # results on the screen at once
 LONGEST = 120  # characters of a cell
-COLUMNS = ("code", "value", "unit", "test", "reported", "flag", "verdict", "why")
 
 
 def tried(analyzer: str, file: str, text: str, message_id: int, pasted: str) -> Found:
@@ -33,9 +34,7 @@ def tried(analyzer: str, file: str, text: str, message_id: int, pasted: str) -> 
         framed = b"\x0b" in data or b"\x02" in data
         return try_file(trial, data if framed else data.replace(b"\r\n", b"\r").replace(b"\n", b"\r"), time.time())
     message = watch().reader.message(message_id)
-    if message is None:
-        return Found(error="the message is no longer there")
-    return try_messages(trial, [message.body], [], time.time())
+    return try_messages(trial, [message.body] if message else [], [], time.time())
 
 
 class TryOut:
@@ -92,14 +91,17 @@ class TryOut:
             ui.label(shown(note)[:500]).classes("lb-warn")
         for outcome in found.outcomes:
             report = outcome.report
-            ui.label(f"{shown(report.specimen.id)[:60]} · {_(report.role)} · {_(outcome.state)} {reason_text(report.problems)}")
+            about = (shown(report.specimen.id)[:60] or "—", state_text(outcome.state), reason_text(report.problems))
+            ui.label(" · ".join(filter(None, about))).classes("font-medium")
             rows = []
             for one in outcome.decision.results:
                 sent = report.results[one.index]
                 values = (sent.code, sent.value, sent.unit, one.test, f"{one.value} {one.print_unit}".strip(), one.flag.strip("N"))
-                told = (*values, _(one.verdict.action), reason_text(one.verdict.reasons))
-                rows.append({name: shown(text)[:LONGEST] for name, text in zip(COLUMNS, told, strict=True)} | {"id": one.index})
-            heads = [{"name": name, "label": _(name), "field": name, "align": "left"} for name in COLUMNS]
-            ui.table(rows=rows, columns=heads, row_key="id", pagination=50).props("dense flat").classes("w-full lb-tried")
+                told = (*values, verdict_text(one.verdict.action), reason_text(one.verdict.reasons))
+                rows.append({f"c{at}": shown(text)[:LONGEST] for at, text in enumerate(told)} | {"id": one.index})
+            words = (_("code"), _("value"), _("unit"), _("test"), _("reported"), _("flag"), _("what became of it"), _("why"))
+            heads = [{"name": f"c{at}", "label": word, "field": f"c{at}", "align": "left"} for at, word in enumerate(words)]
+            pages = PAGE if len(rows) > PAGE else None
+            ui.table(rows=rows, columns=heads, row_key="id", pagination=pages).props("dense flat").classes("w-full lb-tried")
         for query in found.queries:
             ui.label(_("A query for orders: {specimens}", specimens=shown(", ".join(query.specimens))[:200]))

@@ -13,6 +13,7 @@ from labbridge.console.acting import act, ask_reason
 from labbridge.console.codes import Codes
 from labbridge.console.draft import Draft
 from labbridge.console.frame import page
+from labbridge.console.rows import Row
 from labbridge.console.texts import _, age_text, reason_text
 from labbridge.console.watch import watch
 from labbridge.mapfiles import MapError, MapFile
@@ -25,6 +26,8 @@ MOST = 200  # codes that are shown at once
 ACTIONS = ("report", "ignore", "hold", "attach")
 FIELDS = ("factor", "reads_as", "comment")
 TYPING_SECONDS = 0.3
+PAUSE_SECONDS = 2.0  # between two looks
+OLD_SECONDS = 60.0  # ages grow though nothing comes
 
 codes = Codes()
 
@@ -35,8 +38,7 @@ async def unmapped() -> None:
     await watch().ready.wait()
     listed = _List()
     await listed.show()
-    watch().on_change("held", listed.show)
-    ui.timer(60.0, listed.show)
+    ui.timer(PAUSE_SECONDS, listed.follow)
 
 
 class _List:
@@ -44,14 +46,24 @@ class _List:
 
     def __init__(self) -> None:
         self._shown: list[Seen] | None = None
+        self._looked, self._revision = 0.0, ""
+        self._rows: dict[int, Row] = {}
         self._about = ui.row().classes("items-center gap-3 w-full")
         self._box = ui.column().classes("w-full gap-2")
 
+    async def follow(self) -> None:
+        """Shows what changed since the last look, and after a while how old it all is."""
+        here = watch()
+        if here.held.rows is not self._rows or here.revision != self._revision or time.monotonic() - self._looked > OLD_SECONDS:
+            await self.show()
+
     async def show(self) -> None:
         """Shows what waits now, where it changed."""
-        here = watch()
-        found = await asyncio.to_thread(lambda: codes.seen(here.held.rows, here.reader, here.settings, here.catalogue()))
-        if found == self._shown:
+        here, self._looked = watch(), time.monotonic()
+        rows, self._revision = here.held.rows, here.revision
+        self._rows = rows
+        found = await asyncio.to_thread(lambda: codes.seen(rows, here.reader, here.settings, here.catalogue()))
+        if found == self._shown and not found:
             return
         self._shown = found
         self._about.clear()
@@ -70,25 +82,26 @@ class _List:
             ui.label(_("Every code is mapped.")).classes("text-xl")
             return
         waiting = sum(not one.mapped for one in found)
-        ui.label(_("{n} codes wait for a mapping", n=waiting)).classes("text-xl")
+        ui.label(_("Codes that wait for a mapping: {n}", n=waiting)).classes("text-xl")
         if len(found) > waiting:
-            ui.label(_("{n} are mapped by now, their results wait to be released", n=len(found) - waiting)).classes("lb-good")
+            ui.label(_("Mapped by now, their results wait to be released: {n}", n=len(found) - waiting)).classes("lb-good")
         if session.can("release-mapped"):
             ui.button(_("What would leave?"), icon="visibility", on_click=preview).props("no-caps outline")
 
 
 def _card(one: Seen) -> None:
     """One code: what was sent, how much waits, and what may be meant."""
-    with ui.element("article").classes("lb-card w-full"), ui.row().classes("w-full items-start gap-x-6 gap-y-1"):
-        with ui.column().classes("gap-0 min-w-56 grow"):
+    with ui.element("article").classes("lb-card w-full lb-code").props(f'aria-label="{_("Code")}"'):
+        with ui.column().classes("gap-0 min-w-0"):
             with ui.row().classes("items-baseline gap-2"):
                 ui.label(shown(one.code)[:80] or _("(no code)")).classes("lb-name font-mono").props("role=heading aria-level=2")
                 ui.label(shown(one.unit)[:40] or _("without a unit"))
             ui.label(shown(one.name)[:120])
             ui.label(f"{one.analyzer} · {_why(one)}").classes("lb-quiet")
-        with ui.column().classes("gap-0 w-64"):
-            ui.label(_("{n} reports wait, the newest for {age}", n=one.reports, age=age_text(max(0.0, time.time() - one.last))))
-            ui.label(_("for example {values}", values="   ".join(map(shown, one.examples)) or "—")).classes("font-mono")
+        with ui.column().classes("gap-0 min-w-0"):
+            ui.label(_("reports that wait: {n}", n=one.reports))
+            ui.label(_("the newest came {age} ago", age=age_text(max(0.0, time.time() - one.last)))).classes("lb-quiet")
+            ui.label("   ".join(map(shown, one.examples)) or "—").classes("font-mono whitespace-pre-wrap")
         with ui.row().classes("items-center gap-2"):
             _buttons(one)
 
@@ -96,7 +109,9 @@ def _card(one: Seen) -> None:
 def _why(one: Seen) -> str:
     if one.mapped:
         return _("mapped by now")
-    return reason_text([Reason(one.why, {"code": shown(one.code)[:40], "unit": shown(one.unit)[:40], "specimen": one.specimen})])
+    return reason_text(
+        [Reason(one.why, {"code": shown(one.code)[:40], "unit": shown(one.unit)[:40], "specimen": shown(one.specimen)})]
+    )
 
 
 def _buttons(one: Seen) -> None:
@@ -109,10 +124,11 @@ def _buttons(one: Seen) -> None:
         for test in codes.suggest(one):
             about = watch().catalogue().tests.get(test.test)
             button = ui.button(test.test, icon="link", on_click=lambda test=test: _Mapping(one, name, test.test).ask())
-            button.props(f'no-caps aria-label="{_("Map to {test}", test=test.test)}"').tooltip(about.name if about else test.test)
+            button.props["aria-label"] = _("Map to {test}", test=test.test)
+            button.props("no-caps").tooltip(about.name if about else test.test)
         ui.button(_("Map …"), on_click=lambda: _Mapping(one, name, "").ask()).props("no-caps outline")
     if name:
-        ui.link(_("Table"), link).classes("p-2")
+        ui.link(_("Table"), link).classes("p-2 lb-need-link")
 
 
 class _Mapping:
@@ -125,12 +141,14 @@ class _Mapping:
     async def ask(self) -> None:
         """Asks, maps, and goes on to what would leave."""
         with ui.dialog() as dialog, ui.card().classes("w-[44rem] max-w-full"):
-            ui.label(_("Map {code} of {analyzer}", code=shown(self._one.code)[:60], analyzer=self._one.analyzer)).classes("text-lg")
+            title = _("Map {code} of {analyzer}", code=shown(self._one.code)[:60], analyzer=self._one.analyzer)
+            dialog.props["aria-label"] = title
+            ui.label(title).classes("text-lg")
             self._inputs()
             ui.label(_("This line is written into {file}:", file=self._file.name)).classes("lb-quiet")
             self._line = ui.label().classes("font-mono text-sm whitespace-pre-wrap break-all lb-line")
             self._wrong = ui.column().classes("gap-1")
-            reason = ui.input(_("Reason"), value=_("seen on the console")).props("outlined").classes("w-full")
+            reason = ui.input(_("Reason"), value=_("mapped on the console")).props("outlined").classes("w-full")
             with ui.row().classes("w-full justify-end"):
                 ui.button(_("Cancel"), on_click=lambda: dialog.submit(None)).props("flat no-caps")
                 self._go = ui.button(_("Save"), on_click=lambda: dialog.submit(reason.value)).props("no-caps")
@@ -149,9 +167,9 @@ class _Mapping:
         with ui.row().classes("w-full gap-3"):
             self._chosen = ui.select(tests, label=_("Test"), value=self._test or None, with_input=True, on_change=self._typed)
             self._chosen.props("clearable").classes("grow")
-            self._action = ui.select({one: _(one) for one in ACTIONS}, value="report", label=_("Action"), on_change=self._typed)
+            self._action = ui.select(list(ACTIONS), value="report", label=_("Action"), on_change=self._typed)
         with ui.row().classes("w-full gap-3"):
-            self._more = {name: ui.input(_(name), on_change=self._typed).classes("w-40") for name in FIELDS}
+            self._more = {name: ui.input(name, on_change=self._typed).classes("w-40") for name in FIELDS}
 
     def _draft(self) -> Draft | None:
         """The table with the new line; None where it cannot be read."""

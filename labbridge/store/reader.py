@@ -21,8 +21,6 @@ _QUEUED = """
     FROM delivery LEFT JOIN report ON report.id = delivery.report_id
     WHERE delivery.state IN ('queued', 'refused') ORDER BY +delivery.id"""
 
-_REPORTS_BY_ID = "SELECT report.* FROM {list} JOIN report ON report.id = CAST(wanted.value AS bigint)"
-
 _STUCK = """
     SELECT {columns}, coalesce(report.specimen, '') FROM delivery LEFT JOIN report ON report.id = delivery.report_id
     WHERE delivery.state IN ('queued', 'refused') AND delivery.destination = ? AND delivery.state = ?
@@ -55,10 +53,6 @@ class Reader(Overview):
     def pending(self, limit: int = 100) -> list[Earlier]:
         """The oldest held reports."""
         return self.held_reports(limit)
-
-    def reports(self, ids: Iterable[int]) -> list[Earlier]:
-        """These reports, in order of id."""
-        return self._reports(_REPORTS_BY_ID, msgspec.json.encode(list(ids)).decode())
 
     def unsettled(self, limit: int = 100) -> list[Message]:
         """The oldest messages that a person must look at: unreadable, incomplete, oversize ..."""
@@ -112,10 +106,10 @@ class Reader(Overview):
         """The rows of a table where a column has one of these numbers, in order of id; ``large``: with their bodies."""
         return self._of(kind, column, values, large=large)
 
-    def audits(self, subjects: Iterable[str]) -> list[Audit]:
-        """What was done to these subjects, in order of id; looks through the whole audit."""
+    def audits(self, subjects: Iterable[str], after: int = 0) -> list[Audit]:
+        """What was done to these subjects, in order of id; looks through all of the audit that comes after this id."""
         listed = msgspec.json.encode(sorted(subjects)).decode()
-        return self._select(Audit, "WHERE subject IN (SELECT wanted.value FROM {list}) ORDER BY id", listed)
+        return self._select(Audit, "WHERE id > ? AND subject IN (SELECT wanted.value FROM {list}) ORDER BY id", after, listed)
 
     def audit_trail(
         self, *, before: int = 2**62, limit: int = 100, since: int = 0, until: int = 2**62, **values: str

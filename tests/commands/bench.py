@@ -1,5 +1,6 @@
 """A bench for commands: a real store, reports as intake writes them, a person, and a hospital that believes what it is told."""
 
+import itertools
 from pathlib import Path
 from typing import Any
 
@@ -7,11 +8,11 @@ from labbridge import pipeline
 from labbridge.batch import context_of, write_outcome
 from labbridge.commands import COMMANDS, CommandError, Done, Request
 from labbridge.model import Decision, Report, decode
-from labbridge.pipeline import AnalyzerRules, Revision
+from labbridge.pipeline import AnalyzerRules, Moment, Revision
 from labbridge.states import States
 from labbridge.store import Reader, Store, Transaction, verify
 from labbridge.store.rows import Delivery
-from tests.small_lab import NOW, analyzer, moment, report, revision
+from tests.small_lab import NOW, ZONE, analyzer, moment, report, revision
 
 CALLED = {"told": "Dr. Li", "read_back": True}
 Told = tuple[str, str, str, str]  # test, value, OBX-11, the note behind it
@@ -24,6 +25,7 @@ class Bench:
         self.rules = rules or analyzer()
         self.revision = compiled or revision(self.rules)
         self.seconds, self.messages, self.commands = 0.0, 0, 0
+        self.numbers = itertools.count(1)
         self.store = Store(f"sqlite:///{folder}/lab.db", clock=lambda: NOW + self.seconds)
         self.store.open()
         self.store.wait_ready(60)
@@ -33,6 +35,10 @@ class Bench:
     def close(self) -> None:
         self.reader.close()
         assert self.store.close()
+
+    def moment(self) -> Moment:
+        """Now; no two control ids are alike."""
+        return Moment.of(NOW + self.seconds, ZONE, lambda size: next(self.numbers).to_bytes(size, "big"))
 
     # -- what comes
 
@@ -44,7 +50,7 @@ class Bench:
         digest = str(self.messages).encode().ljust(32)
 
         def job(tx: Transaction) -> int:
-            now = moment(self.seconds)
+            now = self.moment()
             key = pipeline.key_of(said, self.rules, now)
             context = context_of(tx, {key} - {""})
             outcome = pipeline.decide(said, key, b"", digest, context, self.rules, self.revision, now)
@@ -61,7 +67,7 @@ class Bench:
         """One command that must be carried out."""
         self.seconds += 1
         request = Request(command, specimen=specimen, **{"reason": "because", **fields})
-        done = self.store.call(lambda tx: COMMANDS[command](tx, self.revision, moment(self.seconds), request, actor))
+        done = self.store.call(lambda tx: COMMANDS[command](tx, self.revision, self.moment(), request, actor))
         self.commands += 1
         return done
 

@@ -9,7 +9,7 @@ import pytest
 
 from labbridge.commands.identity import withdraw_late
 from tests.commands.bench import CALLED, Bench
-from tests.small_lab import analyzer, moment, result, revision
+from tests.small_lab import analyzer, result, revision
 
 WRONG = "withdrawn, reported under a wrong specimen id: because"
 
@@ -207,9 +207,9 @@ def test_what_arrives_though_it_was_cancelled_is_withdrawn_too(bench: Bench) -> 
     flying = bench.rows("delivery")[0].id
     bench.moves("S2", 1)
     assert bench.takes(flying) == [("K", "4.00", "F", "")]
-    late = bench.store.call(lambda tx: withdraw_late(tx, bench.revision, moment(bench.seconds), flying))
+    late = bench.store.call(lambda tx: withdraw_late(tx, bench.revision, bench.moment(), flying))
     assert [one.lane for one in late.queued] == ["S1"]
-    assert not bench.store.call(lambda tx: withdraw_late(tx, bench.revision, moment(bench.seconds), 99)).queued
+    assert not bench.store.call(lambda tx: withdraw_late(tx, bench.revision, bench.moment(), 99)).queued
     bench.delivers()
     assert set(bench.now) == {("S2", "K")}
 
@@ -218,4 +218,4 @@ def test_a_cancelled_delivery_of_nobody_elses_is_not_withdrawn(bench: Bench) -> 
     bench.comes(result("K", "4"))
     bench.does("cancel", deliveries=[1])
     bench.takes(1)
-    assert not bench.store.call(lambda tx: withdraw_late(tx, bench.revision, moment(bench.seconds), 1)).queued
+    assert not bench.store.call(lambda tx: withdraw_late(tx, bench.revision, bench.moment(), 1)).queued

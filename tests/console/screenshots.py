@@ -34,6 +34,13 @@ name = "c311-1"
 profile = "roche-cobas-c311"
 listen = "127.0.0.1:{spare3}"
 """
+CHANGES = (
+    ('name = "Test Laboratory"', 'name = "Central Laboratory"'),
+    ('timezone = "Asia/Shanghai"', 'timezone = "UTC"'),
+    ('"plain-hl7"', '"coag-1"'),
+    ('"plain-astm"', '"gas-1"'),
+    ('specimen_pattern = "^[0-9]{8}$"\n', ""),
+)
 SIMULATED = {"xn-1": ("sysmex-xn", "astm"), "bc-1": ("mindray-bc", "hl7"), "c311-1": ("roche-cobas-c311", "spare3")}
 ACCOUNTS = {"accounts": "admin", "audit": "super", "mappings": "it", "unmapped": "it", "queue": "super"}
 TOLD, REFUSED, NEW = "26112201", "26112202", "26112203"
@@ -58,7 +65,8 @@ def past(config: Path) -> None:
 def laboratory(folder: Path) -> Iterator[ConsoleLab]:
     """A laboratory with a day behind it, and something for everybody to do."""
     lab = ConsoleLab(folder, url=f"sqlite:///{folder}/lab.db", extra=MORE)
-    lab.edit('name = "Test Laboratory"', 'name = "Central Laboratory"')
+    for old, new in CHANGES:
+        lab.edit(old, new)
     child = [sys.executable, "-m", "tests.console.screenshots", "past", str(lab.config)]
     with (folder / "past.log").open("wb") as log, subprocess.Popen(child, stdout=log, stderr=log, cwd=ROOT) as before:
         time.sleep(DAY_SECONDS + 3)
@@ -72,9 +80,10 @@ def laboratory(folder: Path) -> Iterator[ConsoleLab]:
         for profile, port in SIMULATED.values():
             command = ["simulate", "analyzer", profile, "--connect", f"127.0.0.1:{lab.ports[port]}", "--rate", "0.5"]
             simulators.append(subprocess.Popen([sys.executable, "-m", "labbridge", *command], stdout=-3, stderr=-3))
-        lab.tell(TOLD, ("6690-2^WBC^LN", "0.30", "10*9/L"), RBC)
-        lab.tell(REFUSED, WBC)
-        lab.tell(NEW, WBC, UNKNOWN)
+        stamp = time.strftime("%Y%m%d%H%M%S", time.gmtime())
+        lab.tell(TOLD, ("6690-2^WBC^LN", "0.30", "10*9/L"), RBC, stamp=stamp)
+        lab.tell(REFUSED, WBC, stamp=stamp)
+        lab.tell(NEW, WBC, UNKNOWN, stamp=stamp)
         wait_until(lambda: any(row["state"] == "refused" for row in lab.queue()), 30, "the hospital refuses")
         yield lab
     finally:

@@ -57,11 +57,14 @@ def test_pages_of_hexadecimal_lines_are_the_whole() -> None:
 
 
 def test_a_name_of_100_kb_is_cut_and_what_follows_is_still_there() -> None:
-    nodes = raw.tree(HL7.replace(b"P1^", b"P" * 50_000 + b"^"))
-    assert flat(nodes)["OBX-5"][1] == "5.5&6"
-    lines, left_out = raw.text_lines(b"MSH|" + b"x" * 100_000)
+    body = HL7.replace(b"P1^", b"P" * 100_000 + b"^")
+    assert flat(raw.tree(body))["OBX-5"][1] == "5.5&6"
+    lines, left_out = raw.text_lines(body)
+    assert (lines[2][:4], left_out) == ("OBX|", 0)
     assert max(map(len, lines)) <= raw.LINE + 1
-    assert left_out == 100_004 - raw.SHOWN_BYTES
+    lines, left_out = raw.text_lines(b"x\r" * (raw.READ_BYTES // 2) + b"yz")
+    assert (len(lines), lines[-1], left_out) == (raw.NODES + 1, "…", 2)
+    assert sum(map(len, raw.text_lines(b"MSH|^~\\&|" + b"x" * 3000 + b"\r" + (b"y" * 3000 + b"\r") * 300)[0])) <= raw.SHOWN + 1
 
 
 @given(

@@ -1,0 +1,164 @@
+"""What a person changes, through the real daemon to a hospital that listens: another value, no value, another specimen."""
+
+import json
+import os
+import time
+from collections.abc import Callable, Iterator
+from contextlib import closing
+from datetime import UTC, datetime
+
+import pytest
+
+from labbridge import commands, config, revision
+from labbridge.commands import Request
+from labbridge.formats.validity import validity
+from labbridge.pipeline import Moment
+from labbridge.store import Store
+from tests import passport
+from tests.e2e.helpers import RBC, WBC, Lab, fresh, observations
+from tests.support import wait_until
+
+Own = Callable[..., Lab]
+CRITICAL = ("6690-2^WBC^LN", "0.20", "10*9/L")
+
+
+def _said(message: bytes) -> list[tuple[str, str, str]]:
+    """Code, value and OBX-11 of each result, and the notes."""
+    lines = [line.split("|") for line in message.decode().split("\r")]
+    return [
+        (line[3].split("^")[0], line[5], line[11]) if line[0] == "OBX" else ("NTE", line[3], "")
+        for line in lines
+        if line[0] in ("OBX", "NTE")
+    ]
+
+
+def _valid(message: bytes) -> bool:
+    return validity(message) == "valid"
+
+
+def test_an_edited_value_is_a_correction_and_an_entered_one_is_new(shared: Lab) -> None:
+    specimen = fresh()
+    shared.tell(specimen, WBC, RBC)
+    shared.ward.wait(specimen)
+    shown = shared.well("edit", specimen, "WBC", "6.126", "--reason", "counted by hand", "--preview")
+    assert f"his would receive for {specimen}:" in shown
+    assert "|6.13|" in shown
+    assert len(shared.ward.of(specimen)) == 1
+    shared.well("edit", specimen, "WBC", "6.126", "--reason", "counted by hand")
+    second = shared.ward.wait(specimen, 2)[-1][1]
+    assert [(fields[5], fields[11]) for fields in observations(second).values()] == [("6.13", "C")]
+    status, said = shared.cli("edit", specimen, "WBC", "0.2", "--reason", "counted again")
+    assert (status, "WBC is critical" in said) == (1, True)
+    status, said = shared.cli("edit", specimen, "K", "-4", "--reason", "a negative value is a value")
+    assert (status, "K -4.00 mmol/L is not compatible with life" in said) == (1, True)
+    shared.well("edit", specimen, "PLT", "210", "--reason", "counted by hand")
+    assert _said(shared.ward.wait(specimen, 3)[-1][1]) == [("H032", "210", "F")]
+    told = shared.well("trace", specimen)
+    for words in ("kind edit", "counted by hand", "changed by hand from 5.50", "entered by hand"):
+        assert words in told
+    assert all(_valid(message) for _, message in shared.ward.of(specimen))
+
+
+def test_the_hospital_reads_why_there_is_no_result(shared: Lab) -> None:
+    specimen = fresh()
+    shared.tell(specimen, CRITICAL, RBC)
+    shared.ward.wait(specimen)
+    shared.well("not-reportable", specimen, "--reason", "clot | in the tube")
+    assert _said(shared.ward.wait(specimen, 2)[-1][1]) == [
+        ("H001", "", "X"), ("NTE", r"not reportable: clot \F\ in the tube", ""),
+    ]  # fmt: skip
+    shared.well("recollect", specimen, "--test", "RBC", "--reason", "clotted")
+    last = shared.ward.wait(specimen, 3)[-1][1]
+    assert _said(last) == [("H024", "", "X"), ("NTE", "please collect and send a new specimen: clotted", "")]
+    assert _valid(last)
+    assert not shared.held(specimen)
+    assert "as written" in shared.well("verify")
+
+
+def test_who_was_told_is_kept_and_lets_a_critical_value_leave(shared: Lab) -> None:
+    specimen = fresh()
+    shared.tell(specimen, CRITICAL)
+    wait_until(lambda: shared.held(specimen), 5, "held")
+    shared.well("acknowledge", specimen)
+    shared.well("comment", specimen, "smear ordered")
+    shared.well("viewed", specimen)
+    at = datetime.now(UTC).isoformat(timespec="seconds")
+    shared.well("call-back", specimen, "--told", "Dr. Li", "--told-at", at, "--read-back")
+    shared.well("release", specimen, "--reason", "confirmed by smear")
+    shared.ward.wait(specimen)
+    kinds = [row.get("kind", "") for row in shared.story(specimen, "decision")]
+    assert kinds == ["", "acknowledge", "comment", "call-back", "release"]
+    told = shared.well("trace", specimen)
+    for words in ("smear ordered", "told Dr. Li", "read_back yes"):
+        assert words in told
+
+
+def _proposed(lab: Lab, specimen: str, to: str) -> int:
+    """The proposal of a colleague: nobody may confirm their own, and here all run as one user."""
+    compiled, _ = revision.build(config.load(lab.config), lab.config)
+    moment = Moment.of(time.time(), compiled.zone, os.urandom)
+    request = Request("correct-id", specimen=specimen, to=to, reason="tubes swapped")
+    with closing(Store(lab.url)) as store:
+        store.open()
+        store.wait_ready(60)
+        done = store.call(lambda tx: commands.COMMANDS["correct-id"](tx, compiled, moment, request, "colleague"))
+    return int(done.answer["proposal"])
+
+
+@pytest.fixture
+def proven(own: Own) -> Iterator[Lab]:
+    """A laboratory whose store is proven at the end."""
+    lab = own()
+    yield lab
+    assert "as written" in lab.well("verify")
+
+
+def test_a_specimen_id_is_corrected_after_delivery(proven: Lab) -> None:
+    lab, wrong, right = proven, fresh(), fresh()
+    lab.tell(wrong, WBC, RBC)
+    lab.tell(right, ("777-3^PLT^LN", "210", "10*9/L"))
+    lab.ward.wait(wrong)
+    lab.ward.wait(right)
+    wait_until(lambda: not lab.queue(), 5, "all answered")
+    assert lab.stop() == 0
+    number = _proposed(lab, wrong, right)
+    assert f"proposal {number}" in lab.well("confirm-id")
+    lab.start()
+    shown = lab.well("confirm-id", str(number), "--preview")
+    assert [shown.count(f"would receive for {one}:") for one in (wrong, right)] == [1, 1]
+    lab.well("confirm-id", str(number), "--reason", "checked at the rack")
+    taken_back = lab.ward.wait(wrong, 2)[-1][1]
+    why = "withdrawn, reported under a wrong specimen id: checked at the rack"
+    assert _said(taken_back) == [("H001", "", "W"), ("NTE", why, ""), ("H024", "", "W"), ("NTE", why, "")]
+    assert _said(lab.ward.wait(right, 2)[-1][1]) == [("H001", "5.50", "F"), ("H024", "4.50", "F")]
+    assert _valid(taken_back)
+    assert [row["state"] for row in lab.story(wrong, "report")] == ["rejected"]
+    assert [row["state"] for row in lab.story(right, "report")] == ["released", "released"]
+    assert "belongs to another specimen" in lab.well("trace", wrong)
+    assert "came under another specimen id" in lab.well("trace", right)
+    assert "nothing is proposed" in lab.well("confirm-id")
+    wait_until(lambda: not lab.queue(), 5, "all answered")
+    for specimen in (wrong, right):
+        document = lab.well("trace", specimen, "--export")
+        assert passport.verify(document) > 5
+        assert "confirm-id" in {one["columns"].get("action") for one in json.loads(document)["facts"]}
+
+
+def test_what_flew_under_the_wrong_id_is_withdrawn_when_it_has_arrived(proven: Lab) -> None:
+    """The hospital takes its time with the answer, and is told meanwhile that it was another's."""
+    lab, wrong, right = proven, fresh(), fresh()
+    lab.ward.stop()
+    lab.tell(wrong)
+    wait_until(lambda: lab.queue(wrong), 5, "queued")
+    assert lab.stop() == 0
+    number = _proposed(lab, wrong, right)
+    lab.ward.plans[wrong] = lambda message, before: None if before == 0 else "AA"
+    lab.start()
+    lab.ward.start()
+    lab.ward.wait(wrong)  # and no answer
+    lab.well("confirm-id", str(number))
+    lab.ward.stop()
+    lab.ward.start()
+    assert [one[2] for one in _said(lab.ward.wait(wrong, 2)[-1][1])] == ["W", ""]
+    assert _said(lab.ward.wait(right)[-1][1]) == [("H001", "5.50", "F")]
+    wait_until(lambda: not lab.queue(), 5, "all answered")
