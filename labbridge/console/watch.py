@@ -63,11 +63,12 @@ class Watch:
     # -- who looks -------------------------------------------------------------------------------------------------
 
     def on_change(self, what: What, callback: Callable[[], Any]) -> None:
-        """Calls back, in the page at hand, after each change of this; ends with the page."""
+        """Calls back, in the page at hand, after each change of this, and when a lost connection is back; ends with the page."""
         client, listeners = context.client, self._listeners[what]
         self._number += 1
         number = self._number
         listeners[number] = client, callback
+        client.on_connect(lambda: callback())
         client.on_delete(lambda: listeners.pop(number, None))
 
     def enter(self, specimen: str) -> None:
