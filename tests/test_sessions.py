@@ -119,6 +119,16 @@ class TriesMachine(RuleBasedStateMachine):
         assert self.real.locked(name) is (len(tries) >= TRIES)
 
     @rule(name=st.sampled_from(["anna", "ben"]))
+    def none(self, name: str) -> None:
+        """The store was away: nothing was compared."""
+        tries = self.model[name]
+        if not tries or self.now >= tries[-1] + LOCKED_S or len(tries) < TRIES:
+            last = tries[-1] if tries and self.now < tries[-1] + LOCKED_S else None
+            assert self.real.begin(name, self.now)
+            self.real.take_back(name)
+            tries[:] = [] if last is None else [self.now] * len(tries)
+
+    @rule(name=st.sampled_from(["anna", "ben"]))
     def right(self, name: str) -> None:
         self.real.forget(name)
         self.model[name].clear()

@@ -28,7 +28,7 @@ _FRAME = re.compile("[\x02\x03\x04\x05\x0b\x17\x1c]")
 
 # The fields of each record of LIS02-A2 (ASTM E1394), numbered from 1.
 _RECORDS = {
-    "H": "record|delimiters|message control id|access password|sender|sender address||sender telephone|sender characteristics"
+    "H": "record|delimiters|message control id|password|sender|sender address||sender telephone|sender characteristics"
     "|receiver|comment|processing id|version|date and time",
     "P": "record|sequence|practice patient id|laboratory patient id|third patient id|name|mother's maiden name|birth date|sex|race"
     "|address||telephone|attending physician|special field 1|special field 2|height|weight|diagnosis|medications|diet"

@@ -50,6 +50,7 @@ class Known(msgspec.Struct, frozen=True):
     trace: Trace
     audits: tuple[Audit, ...]
     revisions: tuple[Revision, ...]
+    until: int  # the audit was looked through up to this id
 
     @property
     def marks(self) -> tuple[int, ...]:
@@ -60,15 +61,16 @@ class Known(msgspec.Struct, frozen=True):
         return (*counts, hash(tuple(states)))
 
 
-def known(reader: Reader, specimen: str) -> Known:
-    """Reads it all."""
-    trace = reader.trace(specimen)
+def known(reader: Reader, specimen: str, before: Known | None = None) -> Known:
+    """Reads it all; of the audit, which may be long, only what came after ``before``."""
+    trace, until = reader.trace(specimen), reader.last_audit()
     subjects = [f"specimen {specimen}", specimen]
     subjects += [f"message {row.id}" for row in trace.messages] + [f"report {row.report_id}" for row in trace.reports]
     subjects += [f"delivery {row.id}" for row in trace.deliveries]
-    audits = reader.audits(subjects) if trace.reports else []
+    read = reader.audits(subjects, before.until if before else 0) if trace.reports else []
+    audits = (*(before.audits if before else ()), *read)[-AUDITS:]
     revisions = reader.rows(Revision, "id", {row.revision for row in trace.decisions}, large=False)
-    return Known(trace, tuple(audits[-AUDITS:]), tuple(revisions))
+    return Known(trace, audits, tuple(revisions), max(until, audits[-1].id if audits else 0))
 
 
 @page("/specimen/{specimen:path}", "Specimen", "see specimen")
@@ -232,7 +234,7 @@ class _Page:
 
     async def _again(self) -> None:
         """Something changed in the store: draws anew what is of this specimen."""
-        found = await asyncio.to_thread(known, watch().reader, self.specimen)
+        found = await asyncio.to_thread(known, watch().reader, self.specimen, self.found)
         self._presence()
         if found.marks != self.found.marks:
             self.found, self.events = found, story(found.trace, found.audits)

@@ -77,6 +77,10 @@ class Overview(Lookups):
         """How many deliveries each destination accepted with the answers from ``first`` up to before ``end``."""
         return dict(map(tuple, self._read(_ACCEPTED, first, end)))
 
+    def last_audit(self) -> int:
+        """The id of the newest row of the audit."""
+        return next((int(row[0] or 0) for row in self._read("SELECT max(id) FROM audit")), 0)
+
     def specimens_near(self, specimen: str, limit: int = 8) -> list[str]:
         """Known keys that begin like this one, with as much of it as any key has, but at least three characters."""
         wanted = storable(specimen)

@@ -106,10 +106,10 @@ class Reader(Overview):
         """The rows of a table where a column has one of these numbers, in order of id; ``large``: with their bodies."""
         return self._of(kind, column, values, large=large)
 
-    def audits(self, subjects: Iterable[str]) -> list[Audit]:
-        """What was done to these subjects, in order of id; looks through the whole audit."""
+    def audits(self, subjects: Iterable[str], after: int = 0) -> list[Audit]:
+        """What was done to these subjects, in order of id; looks through all of the audit that comes after this id."""
         listed = msgspec.json.encode(sorted(subjects)).decode()
-        return self._select(Audit, "WHERE subject IN (SELECT wanted.value FROM {list}) ORDER BY id", listed)
+        return self._select(Audit, "WHERE id > ? AND subject IN (SELECT wanted.value FROM {list}) ORDER BY id", after, listed)
 
     def audit_trail(
         self, *, before: int = 2**62, limit: int = 100, since: int = 0, until: int = 2**62, **values: str

@@ -189,9 +189,9 @@ def test_what_a_message_says_is_shown_and_never_obeyed(lab: ConsoleLab, page: Pa
 
 
 def test_a_specimen_id_may_be_anything(lab: ConsoleLab, page: Page) -> None:
-    for specimen in ("A/B", "100%", "?x=1", "a b", "<b>id</b>"):
+    lab.login(page, "viewer")
+    for specimen in ("A/B", "100%", "#1", "<b>id</b>"):
         with lab.hl7_client(lab.plain_hl7) as client:
             assert b"MSA|AA" in client.send(oru(specimen, 1, [WBC]))
-        lab.login(page, "viewer")
         page.goto(f"{lab.url_of_console}/specimen/{''.join(f'%{byte:02X}' for byte in specimen.encode())}")
         expect(page.get_by_role("heading", name=specimen, exact=True)).to_be_visible()

@@ -71,6 +71,14 @@ def test_what_was_accepted_since_is_found_by_halving(days: tuple[Store, Reader],
     assert reader.accepted(62, 62) == {}
 
 
+def test_of_the_audit_only_what_is_new_is_looked_through(store: Store, reader: Reader) -> None:
+    assert reader.last_audit() == 0
+    store.call(lambda tx: [received(tx, key) for key in ("S1", "S2", "S1")])
+    assert reader.last_audit() == 3
+    assert [one.id for one in reader.audits(["S1"])] == [1, 3]
+    assert [one.id for one in reader.audits(["S1"], after=1)] == [3]
+
+
 def test_ids_that_begin_alike(store: Store, reader: Reader) -> None:
     store.call(lambda tx: [received(tx, key) for key in ("70001", "70002", "70112", "8", "70001")])
     assert reader.specimens_near("700019") == ["70001"]
