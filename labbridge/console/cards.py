@@ -40,7 +40,7 @@ def analyzer(watch: Watch, one: dict[str, Any], now: float) -> Card:
     if seconds is None:
         big, caption = "–", _("no message yet")
     else:
-        big, caption = (_("now"), _("the last message")) if seconds < 60 else (age_text(seconds), _("since the last message"))
+        big, caption = (_("now"), _("the last message came")) if seconds < 60 else (age_text(seconds), _("since the last message"))
         if usual is not None:
             caption += " · " + _("usually at most {age} at this hour", age=age_text(usual))
     facts = [

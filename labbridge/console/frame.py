@@ -20,6 +20,7 @@ from labbridge.console.watch import watch
 
 DARK = "labbridge_dark"  # a cookie: "1" or "0"; the system's choice where there is none
 ALIVE = "labbridge-alive"  # somebody touches the page
+_CHOSEN = {"1": True, "0": False}
 LANGUAGES = {"en": "English", "zh": "中文"}
 
 
@@ -48,7 +49,7 @@ class _Route(ui.page):
         return "zh-CN" if language() == "zh" else "en-US"
 
     def resolve_dark(self) -> bool | None:
-        return {"1": True, "0": False}.get(cookie(DARK))
+        return _CHOSEN.get(cookie(DARK))
 
 
 def page(path: str, title: str, action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -116,7 +117,7 @@ def _person(user: session.User) -> None:
     for code, name in LANGUAGES.items():
         if code != language():
             ui.button(name, on_click=lambda code=code: _speak(code)).props("flat dense no-caps color=white")
-    dark = ui.dark_mode(cookie(DARK) == "1")
+    dark = ui.dark_mode(_CHOSEN.get(cookie(DARK)))
     ui.button(icon="contrast", on_click=lambda: _turn(dark)).props(
         f'flat dense round color=white aria-label="{_("Light or dark")}"'
     )
@@ -133,6 +134,6 @@ async def _speak(code: str) -> None:
         ui.navigate.reload()
 
 
-def _turn(dark: ui.dark_mode) -> None:
-    dark.value = not dark.value
+async def _turn(dark: ui.dark_mode) -> None:
+    dark.value = not await ui.run_javascript("Quasar.Dark.isActive")
     ui.run_javascript(f"document.cookie = '{DARK}={int(dark.value)}; path=/; max-age=31536000; SameSite=Strict'")

@@ -96,7 +96,7 @@ class _Drawn:
         if before is None or before.hours != card.hours:
             hours = card.hours or (0,)
             texts = {"unit": card.unit, "now": number_text(hours[-1]), "most": number_text(max(hours))}
-            words = _("{unit}: {now} now, at most {most} in 24 hours", **texts)
+            words = _("{unit}: {now} now, {most} at most", **texts)
             self._sum.set_text(words)
             self._chart.props["aria-label"] = words
             self._chart.update()

@@ -39,6 +39,7 @@ class Watch:
         self.status: dict[str, Any] = {}
         self.held = Held(settings, self.catalogue)
         self.present: dict[str, set[str]] = defaultdict(set)
+        self._open: set[tuple[str, str, str]] = set()  # page, specimen, account
         self.revision = ""
         self.ready = asyncio.Event()
         self._heard = time.monotonic()
@@ -63,7 +64,7 @@ class Watch:
     # -- who looks -------------------------------------------------------------------------------------------------
 
     def on_change(self, what: What, callback: Callable[[], Any]) -> None:
-        """Calls back, in the page at hand, after each change of this; ends with the page."""
+        """Calls back, in the page at hand, after each change of this, and when a lost connection is back; ends with the page."""
         client, listeners = context.client, self._listeners[what]
         self._number += 1
         number = self._number
@@ -74,15 +75,20 @@ class Watch:
     def enter(self, specimen: str) -> None:
         """This page's user has the specimen open, until ``leave`` or the page's end."""
         account, client = session.user().account, context.client
+        key = client.id, specimen, account
+        self._open.add(key)
         self.present[specimen].add(account)
-        client.on_delete(lambda: self._left(specimen, account))
+        client.on_delete(lambda: self._left(key))
 
     def leave(self, specimen: str) -> None:
-        """This page's user has it open no longer."""
-        self._left(specimen, session.user().account)
+        """This page's user has it open no longer, here."""
+        self._left((context.client.id, specimen, session.user().account))
 
-    def _left(self, specimen: str, account: str) -> None:
-        self.present[specimen].discard(account)
+    def _left(self, key: tuple[str, str, str]) -> None:
+        self._open.discard(key)
+        _, specimen, account = key
+        if not any(one[1:] == key[1:] for one in self._open):
+            self.present[specimen].discard(account)
         if not self.present[specimen]:
             del self.present[specimen]
 

@@ -1,11 +1,12 @@
 """Figures of a day for a screen, each at a cost that does not grow with the store.
 
-Ids rise with time, so the rows of a span are found by halving, and of a span with many rows every n-th is looked at.
+Ids rise with time, so the rows of a span are found by halving, and of a span with many rows one of every n is looked at.
 Times are microseconds since 1970. What is long over is asked once and kept.
 """
 
 from collections import Counter, defaultdict
 from collections.abc import Sequence
+from random import Random
 from statistics import median
 from typing import Any
 
@@ -93,8 +94,9 @@ class Hours:
         """Ids of a span of time, and for how many rows each of them stands."""
         first, last = self._first(table, start), self._first(table, end)
         step = max(1, -(-(last - first) // SAMPLE))
-        ids = range(first, last, step)
-        return list(ids), (last - first) / max(1, len(ids))
+        chance = Random(first)  # noqa: S311 (no secret): a step alone would fall in with analyzers that take turns
+        ids = [min(last - 1, start + chance.randrange(step)) for start in range(first, last, step)]
+        return ids, (last - first) / max(1, len(ids))
 
     def _first(self, table: str, at: int) -> int:
         """The first id of a table that is not before this time; the one after the last where all are."""
