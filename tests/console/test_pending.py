@@ -7,7 +7,7 @@ from playwright.sync_api import Page, expect
 
 from tests.console.helpers import SLOW_MS, ConsoleLab, serious_faults
 from tests.e2e.helpers import UNKNOWN, WBC, fresh, observations
-from tests.support import wait_until
+from tests.support import oru, wait_until
 
 LOW = ("718-7^HGB^LN", "41", "g/L")
 FINE = ("718-7^HGB^LN", "131", "g/L")
