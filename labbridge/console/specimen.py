@@ -135,7 +135,7 @@ class _Page:
         self._header()
         with ui.element("section").classes("w-full lb-card max-h-[65vh] overflow-auto") as place:
             place.props(f'tabindex=0 aria-label="{_("Results")}"')
-            self.panel = await results_panel(self.specimen)
+            self.panel = await results_panel(self.specimen, named=False)
         with ui.row().classes("w-full gap-6 items-start flex-col lg:flex-row lg:flex-nowrap"):
             with ui.column().classes("w-full lg:w-5/12 gap-2"):
                 ui.label(_("Story")).classes("text-xl").props('role="heading" aria-level=2')
