@@ -39,6 +39,7 @@ class _Dialog:
         self.entered: dict[str, Any] = {field.name: (False if field.check else field.value) for field in fields}
         self.seen: dict[str, Any] | None = None
         self.answer: Answer | None = None
+        self.go: ui.button | None = None
 
     def complete(self) -> bool:
         """Whether everything is entered, and nothing speaks against it."""
@@ -48,6 +49,8 @@ class _Dialog:
     def set(self, name: str, value: Any) -> None:
         """Takes what was entered."""
         self.entered[name] = value.strip() if isinstance(value, str) else value
+        if self.preview is None and self.go is not None:
+            self.go.set_enabled(self.complete())
 
     async def look(self) -> None:
         """Asks anew what would leave where something else was entered."""
@@ -95,7 +98,8 @@ async def ask(
         with ui.row().classes("w-full justify-end"):
             ui.button(_("Cancel"), on_click=lambda: dialog.submit(None)).props("flat no-caps")
             go = ui.button(f"{title} · Ctrl+Enter", on_click=state.confirm).props("no-caps unelevated").classes("lb-confirm")
-            go.set_enabled(False)
+            go.set_enabled(state.complete())
+            state.go = go
 
             async def look() -> None:
                 await state.look()
@@ -103,7 +107,8 @@ async def ask(
 
             ui.timer(PREVIEW_S, look)
     entered: dict[str, Any] | None = await dialog
-    dialog.delete()
+    if not dialog.is_deleted:  # it is when the page is gone
+        dialog.delete()
     return entered
 
 
@@ -131,4 +136,4 @@ def _enter(state: _Dialog, field: Field, *, first: bool) -> None:
     if field.offers:
         with ui.row().classes("gap-1"):
             for offer in field.offers:
-                ui.button(offer, on_click=lambda offer=offer: made.set_value(offer)).props("outline dense no-caps size=sm")
+                ui.button(offer, on_click=lambda offer=offer: made.set_value(offer)).props("outline dense no-caps size=12px")

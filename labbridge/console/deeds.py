@@ -60,7 +60,7 @@ def buttons(panel: "Panel") -> None:
             if session.can(deed.command):
                 label = f"{word(deed.command)} {deed.key}".strip()
                 button = ui.button(label, icon=deed.icon, on_click=lambda deed=deed: do(panel, deed))
-                button.props("no-caps dense unelevated size=sm" + (" outline" if deed.command != "release" else ""))
+                button.props("no-caps dense outline size=12px").classes("font-bold" if deed.command == "release" else "")
                 button.set_enabled(
                     bool(panel.sheet and panel.sheet.held) or deed.command not in ("release", "reject", "acknowledge")
                 )
@@ -102,7 +102,7 @@ def leaving(panel: "Panel", command: str, **fields: Any) -> Preview:
     """Asks the daemon what would leave, by what was entered so far."""
 
     async def preview(entered: dict[str, Any]) -> Answer:
-        given = {**panel.target, **fields, **entered}
+        given = {**panel.target, **fields, **_called(entered)}
         return await act(command, preview=True, quiet=True, **{**given, "reason": given.get("reason") or "…"})
 
     return preview

@@ -48,7 +48,7 @@ def opened(rows: Sequence[Row], close: Callable[[], None]) -> None:
     for command in _COMMANDS:
         if session.can(command):
             label = _("{deed}: all {n}", deed=deeds.word(command), n=number_text(len(held)))
-            ui.button(label, on_click=lambda command=command: settle(held, command)).props("outline dense no-caps size=sm")
+            ui.button(label, on_click=lambda command=command: settle(held, command)).props("outline dense no-caps size=12px")
 
 
 async def settle(rows: Sequence[Row], command: str) -> None:

@@ -20,6 +20,8 @@ from labbridge.showing import brief
 
 PAGE = 50  # rows on the screen
 TICK_S = 2.0  # ages, and who has what open
+# What stands in the field at Enter, whatever has come of it yet; the field is empty then.
+_TAKE = "(e) => { emit(e.target.value); e.target.value = ''; e.target.dispatchEvent(new Event('input')); }"
 
 
 @page("/pending", "Pending", "see pending")
@@ -66,7 +68,8 @@ class Pending:
         choices = watch().held.choices()
         with ui.row().classes("w-full items-center gap-2"):
             self.scan = ui.input(placeholder=_("Scan or type a barcode")).props("outlined dense autofocus clearable")
-            self.scan.props(f'aria-label="{_("Barcode")}"').classes("lb-scan w-64 text-lg").on("keydown.enter", self._scanned)
+            self.scan.props(f'aria-label="{_("Barcode")}"').classes("lb-scan w-64 text-lg")
+            self.scan.on("keydown.enter", lambda event: self._scanned(str(event.args)), js_handler=_TAKE)
             self._select(_("What"), what_choices(), "what")
             self._select(_("Analyzer"), {name: name for name in choices.analyzers}, "analyzer")
             self._select(_("Reason"), reason_choices(choices.reasons), "reason")
@@ -147,6 +150,8 @@ class Pending:
 
     def _changed(self) -> None:
         """What is on the screen stays where it is: only what became of it is shown, and how much is new."""
+        if not self.rows:
+            self._choose()  # nothing is on the screen that could move
         self.heading.refresh()
         self._draw()
 
@@ -177,9 +182,8 @@ class Pending:
             self._draw()
             await self.open(shown[place].opens, 0 if shown[place].opens else shown[place].id)
 
-    async def _scanned(self) -> None:
-        code = (self.scan.value or "").strip()
-        self.scan.set_value("")
+    async def _scanned(self, code: str) -> None:
+        code = code.strip()
         shown = list(self.rows.values())[self.first : self.first + PAGE]
         if code:
             await self.open(code)

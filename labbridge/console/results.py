@@ -2,6 +2,7 @@
 
 from collections.abc import Mapping, Sequence
 from functools import lru_cache
+from html import escape
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
@@ -102,6 +103,8 @@ class Panel:
         rows = [_cells(line) for line in sheet.lines]
         self._table = ui.table(columns=columns, rows=rows, row_key="id", selection="multiple", pagination=0)
         self._table.classes("w-full lb-results").props("dense flat hide-pagination wrap-cells").add_slot("body", _ROW)
+        label = escape(_("All tests"), quote=True)
+        self._table.add_slot("header-selection", f'<q-checkbox v-model="props.selected" dense aria-label="{label}" />')
         every = _("All tests")
         self._table.add_slot("header-selection", f'<q-checkbox v-model="props.selected" dense aria-label="{every}" />')
         for note in reversed(sheet.notes):

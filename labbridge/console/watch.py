@@ -68,6 +68,7 @@ class Watch:
         self._number += 1
         number = self._number
         listeners[number] = client, callback
+        client.on_connect(callback)  # what changed before the browser was there
         client.on_delete(lambda: listeners.pop(number, None))
 
     def enter(self, specimen: str) -> None:
