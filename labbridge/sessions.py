@@ -61,6 +61,12 @@ class Tries:
             del self._tries[next(iter(self._tries))]
         return not locked
 
+    def take_back(self, name: str) -> None:
+        """A try that was begun was none: nothing was compared."""
+        count, last = self._tries.get(name, (0, 0.0))
+        if count:
+            self._tries[name] = (count - 1, last)
+
     def locked(self, name: str) -> bool:
         """Whether the tries of a name are used up."""
         return self._tries.get(name, (0, 0.0))[0] >= TRIES
@@ -133,11 +139,12 @@ class Desk:
         self._now = now
         self._wake = wake
         self._thread = ThreadPoolExecutor(1, "passwords")
-        self._waiting = 0
+        self._waiting, self._closed = 0, False
         self._own = {"login": self._login, "logout": self._logout, "whoami": self._whoami, "alive": self._alive}
 
     def close(self) -> None:
         """Compares no more passwords."""
+        self._closed = True
         self._thread.shutdown(wait=False, cancel_futures=True)
 
     def admit(self, request: Request, peer: str, reply: Reply, carry_out: CarryOut) -> None:
@@ -226,7 +233,7 @@ class Desk:
                 partial(_entered, account), lambda now: let_in(now) if now else reply(_refused("wrong")), _away(reply)
             )
 
-        self._check(accounts.named(request.account), request.password, right, reply)
+        self._check(accounts.named(request.account)[: accounts.LONGEST], request.password, right, reply)
 
     def _check(self, name: str, password: str, right: Callable[[Account], None], reply: Reply) -> None:
         """Compares a password with that of an account; after too many wrong ones the account is locked."""
@@ -237,18 +244,21 @@ class Desk:
                 right(account)
                 return
             why = "locked" if self.tries.locked(name) else "wrong"
-            answer = partial(reply, _refused(why))
-            if account is None:
-                answer()
-            else:
-                self._audit(name, "account-locked" if why == "locked" else "login-failed", answer, reply)
+            reply(_refused(why))  # at once: the time that a commit takes would tell that there is such an account
+            if account is not None:
+                action = "account-locked" if why == "locked" else "login-failed"
+                self._audit(name, action, lambda: None, lambda answer: log.error("not in the audit", action=action))
 
         def found(account: Account | None) -> None:
             hash = account.hash if account is not None and account.state == "active" else ""
-            self._in_thread(lambda: accounts.matches(hash, password), partial(compared, account), reply)
+            self._in_thread(lambda: accounts.matches(hash, password), partial(compared, account), not_compared)
 
-        if self.tries.begin(name[: accounts.LONGEST], self._now()):
-            self._store.submit(lambda tx: tx.account(name), found, _away(reply))
+        def not_compared(answer: dict[str, Any]) -> None:
+            self.tries.take_back(name)
+            reply(answer)
+
+        if self.tries.begin(name, self._now()):
+            self._store.submit(lambda tx: tx.account(name), found, _away(not_compared))
         else:
             reply(_refused("locked"))
 
@@ -259,7 +269,7 @@ class Desk:
         self._store.submit(job, lambda _: done(), _away(reply))
 
     def _in_thread(self, work: Callable[[], R], done: Callable[[R], None], reply: Reply) -> None:
-        if self._waiting >= WAITING:
+        if self._waiting >= WAITING or self._closed:
             reply(_refused("busy"))
             return
         self._waiting += 1

@@ -11,6 +11,7 @@ from functools import lru_cache
 from typing import Any
 
 import msgspec
+from msgspec.structs import replace
 
 from labbridge.context import Past, identity_of
 from labbridge.mapping import Catalogue, CodeMap, Test
@@ -66,6 +67,14 @@ def seen(held: Iterable[Past], maps: Mapping[str, CodeMap]) -> list[Seen]:
                 _take(about, past, result)
     lines = [_line(key, about, maps.get(key[0])) for key, about in found.items()]
     return sorted(lines, key=lambda one: (one.mapped, -one.reports, one.analyzer, one.code, one.unit))
+
+
+def waiting(past: Past) -> Past:
+    """What of a report waits for a mapping, without the rest: little to keep in memory."""
+    found = [one for one in past.decided if _why(one) and one.index < len(past.report.results)]
+    results = tuple(past.report.results[one.index] for one in found)
+    decided = tuple(replace(one, index=number) for number, one in enumerate(found))
+    return replace(past, report=replace(past.report, results=results, comments=(), control={}), decided=decided)
 
 
 def _why(one: Decided) -> str:

@@ -168,6 +168,26 @@ def test_a_link_stays_a_link(tmp_path: Path) -> None:
     assert (tmp_path / "real" / "a.csv").read_text() == "new"
 
 
+def test_who_reads_the_file_meanwhile_sees_it_whole(tmp_path: Path) -> None:
+    (tmp_path / "a.csv").write_bytes(b"old")
+    with (tmp_path / "a.csv").open("rb") as reading:
+        write_whole(tmp_path / "a.csv", b"new")
+        assert reading.read() == b"old"
+    assert (tmp_path / "a.csv").read_bytes() == b"new"
+
+
+def test_the_bytes_are_on_the_disk_before_the_name_and_the_name_before_the_answer(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done: list[str] = []
+    for name in ("fsync", "replace"):
+        real = getattr(os, name) if name == "fsync" else Path.replace
+        owner: Any = os if name == "fsync" else Path
+        monkeypatch.setattr(owner, name, lambda *args, name=name, real=real: (done.append(name), real(*args))[1])
+    write_whole(tmp_path / "a.csv", b"new")
+    assert done == ["fsync", "replace", "fsync"]
+
+
 class Crash(BaseException):
     """The power is cut."""
 

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from labbridge import mapping, pipeline
 from labbridge.context import Context, Past
 from labbridge.model import Patient, Report
-from labbridge.unmapped import EXAMPLES, Seen, Suggester, seen
+from labbridge.unmapped import EXAMPLES, Seen, Suggester, seen, waiting
 
 from .small_lab import ANALYZERS, NOW, analyzer, moment, report, result, revision
 
@@ -102,6 +102,12 @@ def test_no_code_is_too_odd(suggester: Suggester, code: str, name: str, unit: st
     found = suggester.suggest(code, name, unit)
     assert len(found) <= 3
     assert all(0 < one.score <= 1 for one in found)
+
+
+def test_what_is_kept_of_a_report_tells_the_same() -> None:
+    past = decided(report(result("K", "4"), result("NEW", "1", unit="g/L"), result("GLU", "9", unit="mg/dL"), comments=("long",)))
+    assert seen([waiting(past)], MAPS) == seen([past], MAPS)
+    assert [one.code for one in waiting(past).report.results] == ["NEW", "GLU"]
 
 
 def test_a_line_of_the_list_is_plain_data(tmp_path: Path) -> None:

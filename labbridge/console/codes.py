@@ -24,11 +24,14 @@ class Codes:
         self._lock = threading.Lock()
         self._known: dict[int, tuple[Any, Past]] = {}  # by report: its row, and what is held of it
         self._maps: tuple[Catalogue | None, dict[str, CodeMap]] = (None, {})
+        self._last: tuple[Any, Any, list[Seen]] = (None, None, [])  # rows and catalogue, and what was found for them
         self._suggester: unmapped.Suggester | None = None
 
     def seen(self, rows: Mapping[int, Any], reader: Reader, settings: Settings, catalogue: Catalogue) -> list[Seen]:
         """The codes that the held ``rows`` wait for. Raises StoreError."""
         with self._lock:
+            if self._last[0] is rows and self._last[1] is catalogue:
+                return self._last[2]
             wanted = {number: row for number, row in rows.items() if number > 0 and _waits(row)}
             self._known = {number: known for number, known in self._known.items() if wanted.get(number) == known[0]}
             fresh = [number for number in wanted if number not in self._known]
@@ -36,7 +39,9 @@ class Codes:
                 for report in reader.reports(fresh[start : start + AT_ONCE]):
                     if not erased(report.document):
                         self._known[report.report_id] = wanted[report.report_id], _past(report)
-            return unmapped.seen((past for _, past in self._known.values()), self._maps_of(settings, catalogue))
+            found = unmapped.seen((past for _, past in self._known.values()), self._maps_of(settings, catalogue))
+            self._last = rows, catalogue, found
+            return found
 
     def suggest(self, one: Seen) -> tuple[unmapped.Suggestion, ...]:
         """The tests that may be meant."""
@@ -62,4 +67,4 @@ def _waits(row: Any) -> bool:
 def _past(report: Earlier) -> Past:
     decided = standing(model.decode(document, model.Decision) for document in report.decisions if not erased(document))
     said = model.decode(report.document, model.Report)
-    return Past(report.analyzer, report.at / 1e6, report.digest, report.content, said, decided)
+    return unmapped.waiting(Past(report.analyzer, report.at / 1e6, report.digest, report.content, said, decided))

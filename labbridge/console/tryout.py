@@ -19,6 +19,7 @@ from labbridge.showing import shown
 from labbridge.trial import Found, Trial, trial_settings, try_file, try_messages
 
 NEWEST = 50  # messages to choose from
+PAGE = 50  # results on the screen at once
 LONGEST = 120  # characters of a cell
 
 
@@ -100,6 +101,7 @@ class TryOut:
                 rows.append({f"c{at}": shown(text)[:LONGEST] for at, text in enumerate(told)} | {"id": one.index})
             words = (_("code"), _("value"), _("unit"), _("test"), _("reported"), _("flag"), _("what became of it"), _("why"))
             heads = [{"name": f"c{at}", "label": word, "field": f"c{at}", "align": "left"} for at, word in enumerate(words)]
-            ui.table(rows=rows, columns=heads, row_key="id", pagination=50).props("dense flat").classes("w-full lb-tried")
+            pages = PAGE if len(rows) > PAGE else None
+            ui.table(rows=rows, columns=heads, row_key="id", pagination=pages).props("dense flat").classes("w-full lb-tried")
         for query in found.queries:
             ui.label(_("A query for orders: {specimens}", specimens=shown(", ".join(query.specimens))[:200]))

@@ -13,6 +13,7 @@ from labbridge.console.acting import act, ask_reason
 from labbridge.console.codes import Codes
 from labbridge.console.draft import Draft
 from labbridge.console.frame import page
+from labbridge.console.rows import Row
 from labbridge.console.texts import _, age_text, reason_text
 from labbridge.console.watch import watch
 from labbridge.mapfiles import MapError, MapFile
@@ -25,6 +26,8 @@ MOST = 200  # codes that are shown at once
 ACTIONS = ("report", "ignore", "hold", "attach")
 FIELDS = ("factor", "reads_as", "comment")
 TYPING_SECONDS = 0.3
+PAUSE_SECONDS = 2.0  # between two looks
+OLD_SECONDS = 60.0  # ages grow though nothing comes
 
 codes = Codes()
 
@@ -35,8 +38,7 @@ async def unmapped() -> None:
     await watch().ready.wait()
     listed = _List()
     await listed.show()
-    watch().on_change("held", listed.show)
-    ui.timer(60.0, listed.show)
+    ui.timer(PAUSE_SECONDS, listed.follow)
 
 
 class _List:
@@ -44,14 +46,24 @@ class _List:
 
     def __init__(self) -> None:
         self._shown: list[Seen] | None = None
+        self._looked, self._revision = 0.0, ""
+        self._rows: dict[int, Row] = {}
         self._about = ui.row().classes("items-center gap-3 w-full")
         self._box = ui.column().classes("w-full gap-2")
 
+    async def follow(self) -> None:
+        """Shows what changed since the last look, and after a while how old it all is."""
+        here = watch()
+        if here.held.rows is not self._rows or here.revision != self._revision or time.monotonic() - self._looked > OLD_SECONDS:
+            await self.show()
+
     async def show(self) -> None:
         """Shows what waits now, where it changed."""
-        here = watch()
-        found = await asyncio.to_thread(lambda: codes.seen(here.held.rows, here.reader, here.settings, here.catalogue()))
-        if found == self._shown:
+        here, self._looked = watch(), time.monotonic()
+        rows, self._revision = here.held.rows, here.revision
+        self._rows = rows
+        found = await asyncio.to_thread(lambda: codes.seen(rows, here.reader, here.settings, here.catalogue()))
+        if found == self._shown and not found:
             return
         self._shown = found
         self._about.clear()
@@ -112,7 +124,8 @@ def _buttons(one: Seen) -> None:
         for test in codes.suggest(one):
             about = watch().catalogue().tests.get(test.test)
             button = ui.button(test.test, icon="link", on_click=lambda test=test: _Mapping(one, name, test.test).ask())
-            button.props(f'no-caps aria-label="{_("Map to {test}", test=test.test)}"').tooltip(about.name if about else test.test)
+            button.props["aria-label"] = _("Map to {test}", test=test.test)
+            button.props("no-caps").tooltip(about.name if about else test.test)
         ui.button(_("Map …"), on_click=lambda: _Mapping(one, name, "").ask()).props("no-caps outline")
     if name:
         ui.link(_("Table"), link).classes("p-2 lb-need-link")
