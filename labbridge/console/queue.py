@@ -38,7 +38,7 @@ class _Card:
             with ui.row().classes("w-full items-center"):
                 ui.label(name).classes("text-xl font-medium").props('role="heading" aria-level=2')
                 ui.space()
-                with ui.row().classes("items-center gap-1 flex-nowrap") as self.standing:
+                with ui.row(wrap=False).classes("items-center gap-1") as self.standing:
                     self.icon = ui.icon("help").props("aria-hidden=true")
                     self.word = ui.label().classes("font-medium")
             with ui.row().classes("w-full gap-6"):
@@ -62,7 +62,7 @@ class _Card:
         icon, colour, word = _standing(stands)
         self.icon.set_name(icon)
         self.word.set_text(word)
-        self.standing.classes(replace=f"items-center gap-1 flex-nowrap {colour}")
+        self.standing.classes(replace=f"items-center gap-1 {colour}")
         self.why.set_text("\n".join(_why(stands)))
         paused = bool(stands.get("paused"))
         self.retry.set_visibility(bool(refused) and can("retry"))
@@ -199,7 +199,7 @@ class _Page:
             ui.label(number_text(line.behind) if line.behind else "")
         with cells[4]:
             ui.label(_said(last)).classes("break-words max-w-[36rem]")
-        with cells[5], ui.row().classes("gap-1 flex-nowrap"):
+        with cells[5], ui.row(wrap=False).classes("gap-1"):
             self._buttons(one)
 
     def _buttons(self, one: Queued) -> None:

@@ -193,7 +193,7 @@ class _Page:
 
     def _event(self, event: Event) -> None:
         icon, colour = _TONES.get(event.tone, ("", ""))
-        with ui.row().classes("w-full gap-2 items-start flex-nowrap lb-event").props(f"data-what={event.what}"):
+        with ui.row(wrap=False).classes("w-full gap-2 items-start lb-event").props(f"data-what={event.what}"):
             ui.label(clock_text(event.at)).classes("font-mono text-sm w-16 shrink-0")
             ui.icon(icon or _ICONS[event.what]).classes(f"text-lg shrink-0 {colour}").props("aria-hidden=true")
             with ui.column().classes("gap-0 grow min-w-0"):
