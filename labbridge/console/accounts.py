@@ -11,10 +11,10 @@ from labbridge.console import actions
 from labbridge.console.acting import act, ask_reason
 from labbridge.console.forms import Form
 from labbridge.console.frame import LANGUAGES, page
-from labbridge.console.texts import _
 from labbridge.console.watch import watch
 from labbridge.showing import shown
 from labbridge.store.rows import Account
+from labbridge.views.texts import _
 
 
 @page("/accounts", "Accounts", "see accounts")

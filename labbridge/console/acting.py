@@ -9,8 +9,8 @@ from nicegui import ui
 from labbridge.commands import Request
 from labbridge.console import session
 from labbridge.console.leaving import lines_of
-from labbridge.console.texts import _
 from labbridge.showing import brief, shown
+from labbridge.views.texts import _
 
 MOST_SHOWN = 50  # messages that would leave, and lines of one
 

@@ -1,6 +1,6 @@
 """What people do, in words: the actions of the table of roles, and those that only the audit knows."""
 
-from labbridge.console.texts import _
+from labbridge.views.texts import _
 
 
 def pages() -> dict[str, str]:

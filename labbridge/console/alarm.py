@@ -13,9 +13,9 @@ from starlette.responses import Response
 
 from labbridge.console import session
 from labbridge.console.acting import act
-from labbridge.console.needs import Need, critical, needs
-from labbridge.console.texts import _
 from labbridge.console.watch import watch
+from labbridge.views.needs import Need, critical, needs
+from labbridge.views.texts import _
 
 SOUND = "/signal.wav"
 AT_ONCE = 50  # specimens that one click acknowledges

@@ -14,9 +14,10 @@ from pathlib import Path
 from nicegui import app, ui
 
 from labbridge.config import Settings
-from labbridge.console import alarm, frame, login, session, texts, watch
+from labbridge.console import alarm, frame, login, session, watch
 from labbridge.console.guard import Guard
 from labbridge.store import Reader
+from labbridge.views import texts
 
 MODULES = ("line", "pending", "specimen", "queue", "unmapped", "mappings", "audit", "accounts")  # in the order of the navigation
 ALIVE_SECONDS = 1.0
@@ -27,7 +28,7 @@ def run(settings: Settings, path: Path) -> None:
     """Serves until it is told to stop, or until who started it is gone."""
     assert settings.console.listen is not None
     session.configure(settings.control.path)
-    texts.configure(settings.site.timezone, settings.site.language)
+    texts.configure(settings.site.timezone, settings.site.language, session.language)
     watch.start(watch.Watch(settings, path, Reader(settings.store.url)))
     for name in MODULES:
         if util.find_spec(f"labbridge.console.{name}") is not None:

@@ -9,8 +9,8 @@ from nicegui import ui
 
 from labbridge.console.acting import Answer, show_leaves
 from labbridge.console.keys import guard
-from labbridge.console.texts import _
 from labbridge.showing import brief
+from labbridge.views.texts import _
 
 Preview = Callable[[dict[str, Any]], Awaitable[Answer]]
 

@@ -18,11 +18,11 @@ from labbridge import roles
 from labbridge.console import actions, session
 from labbridge.console.frame import page
 from labbridge.console.proof import proof
-from labbridge.console.texts import _, number_text, time_text
 from labbridge.console.watch import watch
 from labbridge.showing import shown
 from labbridge.store import StoreError
 from labbridge.store.rows import Audit
+from labbridge.views.texts import _, number_text, time_text
 
 PAGE = 100
 EXPORT = 2000

@@ -8,13 +8,13 @@ from typing import Any
 import msgspec
 from nicegui import ui
 
-from labbridge.console import raw
-from labbridge.console.texts import _, number_text, time_text
 from labbridge.console.watch import watch
 from labbridge.showing import brief
 from labbridge.store import Reader
 from labbridge.store.erasure import erased
 from labbridge.store.rows import Attempt
+from labbridge.views import raw
+from labbridge.views.texts import _, number_text, time_text
 
 _TEXT = "font-mono text-sm whitespace-pre-wrap break-all max-h-[70vh] overflow-auto w-full"
 _BYTES = "font-mono text-xs whitespace-pre overflow-auto max-h-[70vh] w-full"

@@ -11,14 +11,14 @@ from nicegui import ui
 from labbridge.console import session
 from labbridge.console.acting import Answer, act
 from labbridge.console.asking import Field, Preview, ask
-from labbridge.console.texts import _
 from labbridge.console.watch import watch
 from labbridge.showing import brief
 from labbridge.verification.ages import age_in_days
+from labbridge.views.texts import _
 
 if TYPE_CHECKING:
     from labbridge.console.results import Panel
-    from labbridge.console.sheet import Line, Sheet
+    from labbridge.views.sheet import Line, Sheet
 
 
 _HELD_ONLY = ("release", "reject", "acknowledge")

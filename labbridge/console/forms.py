@@ -6,7 +6,7 @@ from typing import Any
 from nicegui import ui
 
 from labbridge.console.acting import act
-from labbridge.console.texts import _
+from labbridge.views.texts import _
 
 
 class Form:

@@ -15,8 +15,8 @@ from labbridge.console import session
 from labbridge.console.acting import act
 from labbridge.console.alarm import Banner
 from labbridge.console.forms import own_password
-from labbridge.console.texts import _, language
 from labbridge.console.watch import watch
+from labbridge.views.texts import _, language
 
 DARK = "labbridge_dark"  # a cookie: "1" or "0"; the system's choice where there is none
 ALIVE = "labbridge-alive"  # somebody touches the page

@@ -9,10 +9,10 @@ from nicegui import ui
 from labbridge.console import deeds, session
 from labbridge.console.acting import Answer, act
 from labbridge.console.asking import Field, ask
-from labbridge.console.listing import why_text
-from labbridge.console.rows import Group, Row, groups_of
-from labbridge.console.texts import _, age_text, number_text
 from labbridge.showing import brief
+from labbridge.views.listing import why_text
+from labbridge.views.rows import Group, Row, groups_of
+from labbridge.views.texts import _, age_text, number_text
 
 __all__ = ["cells", "groups_of", "opened"]
 

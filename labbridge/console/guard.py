@@ -14,7 +14,7 @@ from starlette.responses import PlainTextResponse, RedirectResponse
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labbridge.console import session
-from labbridge.console.texts import _
+from labbridge.views.texts import _
 
 OPEN = ("/login", "/favicon.ico", "/_nicegui/")
 SOCKET = "/_nicegui_ws/"

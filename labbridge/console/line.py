@@ -6,11 +6,11 @@ from typing import Any
 from nicegui import ui
 
 from labbridge.console.alarm import Banner
-from labbridge.console.cards import Card, cards
 from labbridge.console.frame import page
-from labbridge.console.texts import _, number_text
 from labbridge.console.watch import watch
 from labbridge.showing import shown
+from labbridge.views.cards import Card, cards
+from labbridge.views.texts import _, number_text
 
 TICK = 20.0  # seconds: ages grow though nothing happens
 

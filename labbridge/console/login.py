@@ -12,8 +12,8 @@ from starlette.responses import HTMLResponse, RedirectResponse, Response
 
 from labbridge.commands import Request
 from labbridge.console import session
-from labbridge.console.texts import _, language
 from labbridge.console.watch import watch
+from labbridge.views.texts import _, language
 
 LONGEST_FORM = 4096
 

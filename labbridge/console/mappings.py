@@ -9,14 +9,14 @@ from nicegui import events, ui
 from labbridge import mapfiles
 from labbridge.console import session
 from labbridge.console.acting import act
-from labbridge.console.draft import Draft, Line
 from labbridge.console.frame import page
-from labbridge.console.texts import _
 from labbridge.console.tryout import TryOut
 from labbridge.console.watch import watch
 from labbridge.mapfiles import MapError
 from labbridge.mapping.sheet import SheetError
 from labbridge.showing import shown
+from labbridge.views.draft import Draft, Line
+from labbridge.views.texts import _
 
 PAUSE_SECONDS = 0.2  # without another change, and the table is checked
 SHOWN = 30  # mistakes, changed lines

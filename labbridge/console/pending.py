@@ -9,14 +9,14 @@ from labbridge.console import deeds, groups, session
 from labbridge.console.acting import act, ask_reason
 from labbridge.console.frame import page
 from labbridge.console.keys import on_keys
-from labbridge.console.listing import COLUMNS, ROW, cells, reason_choices, what_choices
 from labbridge.console.proposals import Proposals, shifted
 from labbridge.console.results import Panel, results_panel
-from labbridge.console.rows import Filter, Key, Row
-from labbridge.console.texts import _, number_text, reason_text, time_text
 from labbridge.console.watch import watch
 from labbridge.model import Reason, decode
 from labbridge.showing import brief
+from labbridge.views.listing import COLUMNS, ROW, cells, reason_choices, what_choices
+from labbridge.views.rows import Filter, Key, Row
+from labbridge.views.texts import _, number_text, reason_text, time_text
 
 PAGE = 50  # rows on the screen
 TICK_S = 2.0  # ages, and who has what open

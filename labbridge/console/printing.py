@@ -15,14 +15,14 @@ from labbridge import model
 from labbridge.console.acting import act
 from labbridge.console.frame import page
 from labbridge.console.session import user
-from labbridge.console.texts import in_both as _
-from labbridge.console.texts import paper_time
 from labbridge.console.watch import watch
 from labbridge.mapping import Catalogue
 from labbridge.model import Patient, Report, Specimen
 from labbridge.showing import brief
 from labbridge.store.erasure import erased
 from labbridge.store.rows import Trace
+from labbridge.views.texts import in_both as _
+from labbridge.views.texts import paper_time
 
 _SHOWN = {"LL": "⇊", "L": "↓", "H": "↑", "HH": "⇈", "A": "*"}
 

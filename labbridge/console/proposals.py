@@ -10,10 +10,10 @@ from nicegui import ui
 from labbridge.console import deeds, session
 from labbridge.console.acting import Answer, act
 from labbridge.console.asking import Field, ask
-from labbridge.console.held import Proposed
-from labbridge.console.texts import _, time_text
 from labbridge.console.watch import watch
 from labbridge.showing import brief
+from labbridge.views.held import Proposed
+from labbridge.views.texts import _, time_text
 
 SHOWN = 5  # pairs of ids of one proposal
 _STATES = ("held", "released", "superseded")

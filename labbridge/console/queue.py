@@ -10,12 +10,12 @@ from labbridge.console.acting import act, ask_reason
 from labbridge.console.frame import page
 from labbridge.console.session import can
 from labbridge.console.specimen import address
-from labbridge.console.story import words_of
-from labbridge.console.texts import _, age_text, number_text, time_text
-from labbridge.console.waiting import PAGE, Accepted, Figures, Line, Picture, State, picture
 from labbridge.console.watch import watch
 from labbridge.showing import brief
 from labbridge.store.rows import Attempt, Queued
+from labbridge.views.story import words_of
+from labbridge.views.texts import _, age_text, number_text, time_text
+from labbridge.views.waiting import PAGE, Accepted, Figures, Line, Picture, State, picture
 
 _figures: list[Figures] = []
 

@@ -12,13 +12,14 @@ from nicegui import background_tasks, run, ui
 from labbridge import profiles, revision
 from labbridge.console import deeds
 from labbridge.console.acting import act
-from labbridge.console.sheet import Line, Note, Run, Sheet, sheet_of
-from labbridge.console.texts import _, language, reason_text, time_text
 from labbridge.console.watch import watch
 from labbridge.model import Patient
 from labbridge.profiles import Alarm, ProfileError
 from labbridge.showing import brief
 from labbridge.verification.ages import age_in_days
+from labbridge.views.listing import who_text
+from labbridge.views.sheet import Line, Note, Run, Sheet, sheet_of
+from labbridge.views.texts import _, language, reason_text, time_text
 
 EARLIER = 30  # reports of the same patient that are looked at
 
@@ -167,15 +168,6 @@ def patient_text(patient: Patient, at: int) -> str:
     days = age_in_days(patient, at / 1e6, zone)
     name = brief(" ".join(filter(None, (patient.family, patient.given))), 60)
     return " · ".join(filter(None, (name, who_text(days, patient.sex), brief(patient.id, 40), brief(patient.location, 40))))
-
-
-def who_text(days: int | None, sex: str) -> str:
-    """Age and sex."""
-    sexes = {"M": _("male"), "F": _("female")}
-    age = "" if days is None else _("{n} years", n=days * 100 // 36525) if days >= 730 else _("{n} days", n=days)
-    if days is not None and 90 <= days < 730:
-        age = _("{n} months", n=days * 100 // 3044)
-    return " ".join(filter(None, (sexes.get(sex, ""), age)))
 
 
 def _head(sheet: Sheet, specimen: str | None) -> None:

@@ -72,6 +72,14 @@ def scope() -> MutableMapping[str, Any]:
     return stack[-1].parent.client.request.scope if stack else asked.get() or {}
 
 
+def language() -> str:
+    """The language of the user; nothing where nobody is logged in."""
+    try:
+        return user().language
+    except LookupError:
+        return ""
+
+
 def can(action: str) -> bool:
     """Whether this user's role may do this."""
     return roles.may(user().role, action)

@@ -19,13 +19,13 @@ from labbridge.console.keys import on_keys
 from labbridge.console.printing import printed  # whose address is to be looked at before ours
 from labbridge.console.results import results_panel
 from labbridge.console.session import can, user
-from labbridge.console.story import Event, state_text, story
-from labbridge.console.texts import _, clock_text, day_text, number_text, reason_text, time_text
 from labbridge.console.watch import watch
 from labbridge.model import Reason
 from labbridge.showing import brief
 from labbridge.store import Reader
 from labbridge.store.rows import Audit, Message, Revision, Trace
+from labbridge.views.story import Event, state_text, story
+from labbridge.views.texts import _, clock_text, day_text, number_text, reason_text, time_text
 
 __all__ = ["address", "printed", "specimen"]
 

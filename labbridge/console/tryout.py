@@ -9,14 +9,14 @@ from nicegui import ui
 
 from labbridge import mapfiles
 from labbridge.console import session
-from labbridge.console.draft import Draft
-from labbridge.console.story import state_text, verdict_text
-from labbridge.console.texts import _, reason_text, time_text
 from labbridge.console.watch import watch
 from labbridge.profiles import ProfileError
 from labbridge.revision import RevisionError
 from labbridge.showing import shown
 from labbridge.trial import Found, Trial, trial_settings, try_file, try_messages
+from labbridge.views.draft import Draft
+from labbridge.views.story import state_text, verdict_text
+from labbridge.views.texts import _, reason_text, time_text
 
 NEWEST = 50  # messages to choose from
 PAGE = 50  # results on the screen at once

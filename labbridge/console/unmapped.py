@@ -10,17 +10,17 @@ from nicegui import ui
 from labbridge import mapfiles
 from labbridge.console import session
 from labbridge.console.acting import act, ask_reason
-from labbridge.console.codes import Codes
-from labbridge.console.draft import Draft
 from labbridge.console.frame import page
-from labbridge.console.rows import Row
-from labbridge.console.texts import _, age_text, reason_text
 from labbridge.console.watch import watch
 from labbridge.mapfiles import MapError, MapFile
 from labbridge.mapping.sheet import SheetError
 from labbridge.model import Reason
 from labbridge.showing import shown
 from labbridge.unmapped import KEYS, Seen
+from labbridge.views.codes import Codes
+from labbridge.views.draft import Draft
+from labbridge.views.rows import Row
+from labbridge.views.texts import _, age_text, reason_text
 
 MOST = 200  # codes that are shown at once
 ACTIONS = ("report", "ignore", "hold", "attach")

@@ -18,10 +18,10 @@ from labbridge import config, mapping, revision
 from labbridge.commands import Request
 from labbridge.config import Settings
 from labbridge.console import session
-from labbridge.console.held import Held
 from labbridge.store import Reader, StoreError
 from labbridge.store.figures import Figures
 from labbridge.store.hours import Hours
+from labbridge.views.held import Held
 
 What = Literal["status", "held", "queue"]
 PERIOD = 1.0

@@ -1,7 +1,7 @@
 """A table while it is edited: rows for the screen, mistakes at their cells, and the text that would be saved."""
 
-from labbridge.console.draft import Draft
 from labbridge.mapping import Mistake
+from labbridge.views.draft import Draft
 
 TEXT = "code,test,his\nK,K,H1\nNA,NA,\n"
 

@@ -13,12 +13,12 @@ from hypothesis import strategies as st
 from labbridge import model
 from labbridge.config import Address, Destination, Settings
 from labbridge.config.settings import Site, StoreSettings
-from labbridge.console.held import Held, Panels
-from labbridge.console.rows import Key, cause_of, row_of, whys_of
 from labbridge.model import Decided, Decision, Patient, Reason, Report, Result, Specimen, Verdict
 from labbridge.store import Reader, Store
 from labbridge.store.figures import Figures
 from labbridge.store.rows import Earlier
+from labbridge.views.held import Held, Panels
+from labbridge.views.rows import Key, cause_of, row_of, whys_of
 from tests.small_lab import tables
 
 ZONE = ZoneInfo("Asia/Shanghai")

@@ -5,9 +5,9 @@ from typing import Any
 
 import pytest
 
-from labbridge.console import cards, needs, texts
-from labbridge.console.rows import Cause, Row, Why
 from labbridge.model import Reason
+from labbridge.views import cards, needs, texts
+from labbridge.views.rows import Cause, Row, Why
 
 NOW = 1_795_320_000.0
 

@@ -3,8 +3,8 @@
 from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
-from labbridge.console import raw
-from labbridge.console.raw import Node
+from labbridge.views import raw
+from labbridge.views.raw import Node
 
 HL7 = (
     b"MSH|^~\\&|XN^00-1|LAB|||20261121101500||ORU^R01|7|P|2.5.1\rPID|1||P1^^^LAB~P2\r"

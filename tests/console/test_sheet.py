@@ -6,10 +6,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from labbridge import model
-from labbridge.console.sheet import Sheet, bars, number, sheet_of
 from labbridge.model import Decided, Decision, Patient, Reason, Report, Result, Specimen, Verdict
 from labbridge.profiles import Alarm
 from labbridge.store.rows import Earlier
+from labbridge.views.sheet import Sheet, bars, number, sheet_of
 from tests.small_lab import tables
 
 DOE = Patient(id="P1", family="DOE", birth="19800101", sex="M")

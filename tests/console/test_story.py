@@ -7,10 +7,10 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from labbridge import model
-from labbridge.console.story import Event, standing, story
 from labbridge.model import Decided, Patient, Reason, Report, Result, Specimen, Verdict
 from labbridge.store.erasure import mark
 from labbridge.store.rows import Attempt, Audit, Decision, Delivery, Earlier, Message, Trace
+from labbridge.views.story import Event, standing, story
 
 T0 = 1_780_000_000_000_000
 

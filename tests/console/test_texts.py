@@ -10,22 +10,25 @@ import pytest
 from babel.messages.pofile import read_po
 
 import labbridge.console
-from labbridge.console import session, texts
+import labbridge.views
+from labbridge.console import session
 from labbridge.console.session import User
 from labbridge.model import Reason
 from labbridge.roles import ROLES
+from labbridge.views import texts
 
-FOLDER = Path(labbridge.console.__file__).parent
+ROOMS = [Path(room.__file__ or "").parent for room in (labbridge.console, labbridge.views)]
+MODULES = [module for room in ROOMS for module in room.glob("*.py")]
 NOON = 1_795_320_000_000_000  # 2026-11-22 04:00 UTC
 
 
 def chinese() -> dict[str, str]:
-    with resources.files("labbridge.console").joinpath("locale/zh.po").open("rb") as file:
+    with resources.files("labbridge.views").joinpath("locale/zh.po").open("rb") as file:
         return {str(one.id): str(one.string) for one in read_po(file, locale="zh") if one.id}
 
 
 def calls() -> Iterator[tuple[str, ast.Call]]:
-    for module in FOLDER.glob("*.py"):
+    for module in MODULES:
         for node in ast.walk(ast.parse(module.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 yield node.func.id, node
@@ -43,7 +46,7 @@ def messages() -> set[str]:
 
 def strings() -> set[str]:
     """Every text in the code: some are translated only where they are shown."""
-    trees = [ast.walk(ast.parse(module.read_text("utf-8"))) for module in FOLDER.glob("*.py")]
+    trees = [ast.walk(ast.parse(module.read_text("utf-8"))) for module in MODULES]
     return {node.value for tree in trees for node in tree if isinstance(node, ast.Constant) and isinstance(node.value, str)}
 
 
@@ -51,6 +54,7 @@ def strings() -> set[str]:
 def speak(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A user who reads Chinese, in Shanghai."""
     monkeypatch.setattr(texts, "_site", {"zone": "Asia/Shanghai", "language": "en"})
+    monkeypatch.setattr(texts, "_speaks", [session.language])
     token = session.asked.set({session.KEY: User("lin", "viewer", "zh", "token")})
     yield
     session.asked.reset(token)

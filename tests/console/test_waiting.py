@@ -8,8 +8,8 @@ from zoneinfo import ZoneInfo
 
 import pytest
 
-from labbridge.console.waiting import PAGE, Accepted, Figures, picture
 from labbridge.store import Reader, Store, Transaction
+from labbridge.views.waiting import PAGE, Accepted, Figures, picture
 from tests.store.support import open_ready, received
 
 ZONE = ZoneInfo("Asia/Shanghai")

@@ -11,12 +11,12 @@ from typing import Literal
 import msgspec
 
 from labbridge import model
-from labbridge.console.texts import _, clock_text, number_text, reason_text, time_text
 from labbridge.formats.acknowledgement import read_answer
 from labbridge.model import Decided, Reason, Report
 from labbridge.showing import brief
 from labbridge.store.erasure import erased
 from labbridge.store.rows import Attempt, Audit, Decision, Delivery, Earlier, Message, Trace
+from labbridge.views.texts import _, clock_text, number_text, reason_text, time_text
 
 What = Literal["message", "reading", "mapping", "verdict", "person", "delivery", "answer", "audit"]
 Tone = Literal["", "good", "bad", "wait"]

@@ -4,9 +4,9 @@ from typing import Any
 
 import msgspec
 
-from labbridge.console import needs
-from labbridge.console.texts import _, age_text, number_text, time_text
-from labbridge.console.watch import Watch
+from labbridge.views import needs
+from labbridge.views.needs import Picture
+from labbridge.views.texts import _, age_text, number_text, time_text
 
 
 class State(msgspec.Struct, frozen=True):
@@ -31,7 +31,7 @@ class Card(msgspec.Struct, frozen=True):
     unit: str = ""
 
 
-def analyzer(watch: Watch, one: dict[str, Any], now: float) -> Card:
+def analyzer(watch: Picture, one: dict[str, Any], now: float) -> Card:
     """The card of an analyzer."""
     name = one["name"]
     seconds, unusual = needs.silent(watch, one, now)
@@ -69,7 +69,7 @@ def _state(one: dict[str, Any], now: float) -> State:
     return State(_("Waiting"), "hourglass_empty", "quiet")
 
 
-def destination(watch: Watch, one: dict[str, Any], now: float) -> Card:
+def destination(watch: Picture, one: dict[str, Any], now: float) -> Card:
     """The card of a destination."""
     waiting = one["queue"]
     since = time_text(int((now - one["down"]) * 1e6)) if one["down"] else ""
@@ -89,7 +89,7 @@ def destination(watch: Watch, one: dict[str, Any], now: float) -> Card:
     return Card(one["name"], "", state, number_text(waiting), caption, "", facts, hours, _("deliveries per hour"))
 
 
-def cards(watch: Watch, now: float) -> tuple[list[Card], list[Card]]:
+def cards(watch: Picture, now: float) -> tuple[list[Card], list[Card]]:
     """All cards: of analyzers, and of destinations."""
     analyzers = [analyzer(watch, one, now) for one in watch.status.get("analyzers", ())]
     return analyzers, [destination(watch, one, now) for one in watch.status.get("destinations", ())]

@@ -7,11 +7,11 @@ import msgspec
 
 from labbridge import mapping, revision
 from labbridge.config import Settings
-from labbridge.console.rows import Key, Row, delivery_row, forget, message_row, row_of, without_words
 from labbridge.mapping import Catalogue, MappingError
 from labbridge.model import Reason
 from labbridge.store import Reader
 from labbridge.store.rows import Attempt, Earlier, Message, Queued
+from labbridge.views.rows import Key, Row, delivery_row, forget, message_row, row_of, without_words
 
 __all__ = ["Choices", "Held", "Panels", "Row"]
 

@@ -2,19 +2,31 @@
 
 from collections import Counter
 from collections.abc import Iterator
-from typing import Any, Literal
+from typing import Any, Literal, Protocol
 
 import msgspec
 
-from labbridge.console.texts import _, age_text, number_text
-from labbridge.console.watch import Watch
 from labbridge.showing import shown
+from labbridge.views.texts import _, age_text, number_text
 
 Level = Literal["critical", "fault", "attention"]
 SILENT_SECONDS = 300.0  # nobody is told of a shorter silence
 SILENT_TIMES = 2.0  # of what is usual at this hour
 SKEW_SECONDS = 60
 NAMED = 4  # specimens
+
+
+class Picture(Protocol):
+    """The laboratory as it stands, as whoever watches it keeps it."""
+
+    status: dict[str, Any]  # the daemon's
+    usual: Any
+    hours: Any
+    held: Any
+
+    @property
+    def daemon_silent_s(self) -> float:
+        """How long the daemon has not answered."""
 
 
 class Need(msgspec.Struct, frozen=True):
@@ -38,7 +50,7 @@ class Counted(msgspec.Struct):
 _counted: tuple[object, Counted] = (None, Counted())
 
 
-def counted(watch: Watch) -> Counted:
+def counted(watch: Picture) -> Counted:
     """The counts of what is held; counted once for all pages."""
     global _counted
     rows = watch.held.rows
@@ -63,7 +75,7 @@ def _count(rows: dict[int, Any]) -> Counted:
     return found
 
 
-def silent(watch: Watch, analyzer: dict[str, Any], now: float) -> tuple[float | None, bool]:
+def silent(watch: Picture, analyzer: dict[str, Any], now: float) -> tuple[float | None, bool]:
     """Seconds since an analyzer's last message, None where none is known; and whether that is unusual at this hour."""
     last = max(analyzer["last"], watch.hours.last.get(analyzer["name"], 0) / 1e6)
     if not last:
@@ -73,7 +85,7 @@ def silent(watch: Watch, analyzer: dict[str, Any], now: float) -> tuple[float | 
     return seconds, usual is not None and seconds > max(SILENT_SECONDS, SILENT_TIMES * usual)
 
 
-def critical(watch: Watch) -> Need | None:
+def critical(watch: Picture) -> Need | None:
     """The critical values of which nobody was told."""
     waiting = counted(watch).critical
     if not waiting:
@@ -83,7 +95,7 @@ def critical(watch: Watch) -> Need | None:
     return Need("critical", text, "/pending", tuple(waiting))
 
 
-def needs(watch: Watch, now: float) -> list[Need]:
+def needs(watch: Picture, now: float) -> list[Need]:
     """Everything that needs a person at ``now`` (seconds since 1970), most urgent first."""
     found = [*_of_labbridge(watch), *([first] if (first := critical(watch)) else [])]
     found += _of_destinations(watch)
@@ -93,7 +105,7 @@ def needs(watch: Watch, now: float) -> list[Need]:
     return sorted(found, key=lambda need: order.index(need.level))
 
 
-def _of_labbridge(watch: Watch) -> Iterator[Need]:
+def _of_labbridge(watch: Picture) -> Iterator[Need]:
     if watch.daemon_silent_s:
         text = _("labbridge has not answered for {age}: the figures below are old", age=age_text(watch.daemon_silent_s))
         yield Need("fault", text, "/")
@@ -101,7 +113,7 @@ def _of_labbridge(watch: Watch) -> Iterator[Need]:
         yield Need("fault", _("The store cannot be written: analyzers are asked to send again until it can"), "/")
 
 
-def _of_destinations(watch: Watch) -> Iterator[Need]:
+def _of_destinations(watch: Picture) -> Iterator[Need]:
     for one in watch.status.get("destinations", ()):
         name, queue = one["name"], number_text(one["queue"])
         if one["paused"]:
@@ -113,7 +125,7 @@ def _of_destinations(watch: Watch) -> Iterator[Need]:
             yield Need("fault", _("{name} refused {count}", name=name, count=number_text(one["refused"])), "/queue")
 
 
-def _of_analyzers(watch: Watch, now: float) -> Iterator[Need]:
+def _of_analyzers(watch: Picture, now: float) -> Iterator[Need]:
     for one in watch.status.get("analyzers", ()):
         name = one["name"]
         seconds, unusual = silent(watch, one, now)
@@ -128,7 +140,7 @@ def _of_analyzers(watch: Watch, now: float) -> Iterator[Need]:
             yield Need("attention", text, "/")
 
 
-def _of_held(watch: Watch) -> Iterator[Need]:
+def _of_held(watch: Picture) -> Iterator[Need]:
     found = counted(watch)
     for name, number in found.messages.items():
         text = _("Messages that could not be read, {name}: {count}", name=name, count=number_text(number))

@@ -3,7 +3,7 @@
 Times are those of the laboratory's own clock, always with 24 hours.
 """
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from datetime import datetime
 from functools import cache
 from importlib import resources
@@ -14,27 +14,25 @@ from babel.dates import format_datetime
 from babel.messages.pofile import read_po
 from babel.numbers import format_decimal
 
-from labbridge.console import session
 from labbridge.model import Reason
 from labbridge.verification import reasons
 
 Language = Literal["en", "zh"]
 
 _site: dict[str, str] = {"zone": "UTC", "language": "en"}
+_speaks: list[Callable[[], str]] = []
 _AGES = ((86400.0, "{n} d"), (3600.0, "{n} h"), (60.0, "{n} min"), (1.0, "{n} s"))
 
 
-def configure(zone: str, language: str) -> None:
-    """Takes the laboratory's time zone and the language of who is not logged in."""
+def configure(zone: str, language: str, *speaks: Callable[[], str]) -> None:
+    """Takes the laboratory's time zone and language, and who tells the user's where there is one (else nothing)."""
     _site.update(zone=zone, language=language)
+    _speaks[:] = speaks
 
 
 def language() -> Language:
     """The language of the user, or of the laboratory where nobody is logged in."""
-    try:
-        return cast(Language, session.user().language or _site["language"])
-    except LookupError:
-        return cast(Language, _site["language"])
+    return cast(Language, next(filter(None, (speaks() for speaks in _speaks)), _site["language"]))
 
 
 def _(message: str, **values: object) -> str:
@@ -50,7 +48,7 @@ def in_both(message: str, **values: object) -> str:
 
 @cache
 def _chinese() -> dict[str, str]:
-    with resources.files("labbridge.console").joinpath("locale/zh.po").open("rb") as file:
+    with resources.files("labbridge.views").joinpath("locale/zh.po").open("rb") as file:
         return {str(one.id): str(one.string) for one in read_po(file, locale="zh") if one.id and one.string}
 
 

@@ -4,11 +4,10 @@ import time
 from collections.abc import Collection, Sequence
 from typing import Any
 
-from labbridge.console.results import who_text
-from labbridge.console.rows import Row, Why, without_words
-from labbridge.console.texts import _, age_text, reason_text, time_text
 from labbridge.model import Reason
 from labbridge.showing import brief
+from labbridge.views.rows import Row, Why, without_words
+from labbridge.views.texts import _, age_text, reason_text, time_text
 
 ROW = r"""
 <q-tr :props="props" :tabindex="props.row.here ? 0 : -1" :aria-selected="props.row.here"
@@ -88,3 +87,12 @@ def what_choices() -> dict[str, str]:
 def reason_choices(reasons: Sequence[Reason]) -> dict[str, str]:
     """The reasons that rows have, by their codes."""
     return dict(sorted(((one.code, brief(why_text(Why(without_words(one))), 80)) for one in reasons), key=lambda pair: pair[1]))
+
+
+def who_text(days: int | None, sex: str) -> str:
+    """Age and sex."""
+    sexes = {"M": _("male"), "F": _("female")}
+    age = "" if days is None else _("{n} years", n=days * 100 // 36525) if days >= 730 else _("{n} days", n=days)
+    if days is not None and 90 <= days < 730:
+        age = _("{n} months", n=days * 100 // 3044)
+    return " ".join(filter(None, (sexes.get(sex, ""), age)))
