@@ -355,16 +355,17 @@ def _cumulative(
     if results[-1].index >= len(report.results):
         report = with_entered(report, results)
     all_results, merged, tests = list(report.results), list(results), {one.test for one in results}
+    last: dict[str, tuple[Decided, Report]] = {}
     for earlier in reversed(past):
         both = zip(identity_of(report.patient), identity_of(earlier.report.patient), strict=True)
         if any(mine and theirs and mine != theirs for mine, theirs in both):
             continue
         for one in _routed(revision, earlier.analyzer, earlier.decided).get(destination, ()):
-            if one.test not in tests:
-                tests.add(one.test)
-                merged.append(msgspec.structs.replace(one, index=len(all_results)))
-                said = earlier.report if one.index < len(earlier.report.results) else with_entered(earlier.report, [one])
-                all_results.append(said.results[one.index])
+            if one.test not in tests and (one.test not in last or (last[one.test][0].measured_at or 0) < (one.measured_at or 0)):
+                last[one.test] = one, earlier.report
+    for one, said in last.values():
+        merged.append(msgspec.structs.replace(one, index=len(all_results)))
+        all_results.append((said if one.index < len(said.results) else with_entered(said, [one])).results[one.index])
     return msgspec.structs.replace(report, results=tuple(all_results)), merged
 
 

@@ -778,3 +778,12 @@ def test_nothing_is_lost_or_sent_that_may_not_be(reports: list[Report], identity
             assert out.lane == outcome.key
             assert {(one.test, one.value, one.status) for one in released} <= set(rows)
             assert resend == "cumulative" or len(rows) == len(released)
+
+
+def test_a_cumulative_message_repeats_of_a_test_what_was_measured_last() -> None:
+    """Also when a person releases the rest of an older report."""
+    rules = analyzer(repeat="latest-measured")
+    lab = Lab(rules, revision(rules, resend="cumulative"))
+    lab.decided(result("K", "4.1", at=-900), result("ABO", "A", at=-900))
+    lab.decided(result("K", "4.4", at=-300))
+    assert sent(lab.settle(0, "release")) == [("ABO", "A", "F"), ("K", "4.40", "C")]

@@ -256,7 +256,8 @@ def test_after_five_wrong_tries_an_account_is_locked_whether_there_is_one_or_not
     people.ask("account-add", account="lena", password="correct horse", role="viewer")
     people.ask("account-add", account="gone", password="correct horse", role="viewer")
     people.ask("account-change", account="gone", value="disabled")
-    answers = {name: [people.login(name, "wrong") for _ in range(TRIES + 1)] for name in ("lena", "gone", "nobody")}
+    passwords = {"lena": "wrong", "gone": "correct horse", "nobody": "wrong"}
+    answers = {name: [people.login(name, word) for _ in range(TRIES + 1)] for name, word in passwords.items()}
     whys = [one["answer"]["why"] for one in answers["lena"]]
     assert whys == ["wrong"] * (TRIES - 1) + ["locked"] * 2
     assert answers["lena"] == answers["gone"] == answers["nobody"]

@@ -20,7 +20,7 @@ from labbridge.store.erasure import erased
 from labbridge.store.rows import Decision as DecisionRow
 
 _BY_RULES = ("retry", "release-mapped")  # kinds of decisions in which a person does not judge the result
-_LEFT = ("delivered", "queued", "refused")
+_UNKNOWN = b"\0"  # a value that no message has
 
 
 class Pair(msgspec.Struct, forbid_unknown_fields=True):
@@ -112,89 +112,102 @@ class Moving(Work):
             return self.done
         decision_id = max(one.id for one in self.tx.found(DecisionRow, "report_id", [row.report_id]))
         self.request = Request("confirm-id", reason=moved.comment)
-        taken_back = {one.test for one in moved.results if one.status == "W"}
         before = standing(decision for decision in decisions if decision is not moved)
         move = Move(row, replace(past, decided=before), None, past.report, row.key)
-        tests = dict.fromkeys(self.carried(row, part) - taken_back, part.id)
-        restored: dict[tuple[int, str], Restored] = {}
-        others = [(one, past_of(one)) for one in self.others(row.key, {row.report_id})]
-        self._take_from(move, part.destination, tests, others, restored)
+        restored = self._undo(row.key, part.destination, [move], frozenset(), number)
         for out in self._withdrawals(move):
             self.queue(out, row.report_id, decision_id)
             self.audit("confirm-id", f"report {row.report_id}", f"delivery {number}", "arrived, or may have: withdrawn")
-        for one in restored.values():
+        for one in restored:
             self._restore([one])
         return self.done
 
     # -- deciding ------------------------------------------------------------------------------------------------
 
     def _decide(self, moves: Sequence[Move]) -> list[Restored]:
-        moved = {move.row.report_id for move in moves}
-        restored: dict[tuple[int, str], Restored] = {}
+        moved = frozenset(move.row.report_id for move in moves)
+        by_key: defaultdict[str, list[Move]] = defaultdict(list)
         for move in moves:
-            others = [(row, past_of(row)) for row in self.others(move.row.key, moved)]
-            for destination, tests in self._arrived(move, others).items():
-                self._take_from(move, destination, tests, others, restored)
+            by_key[move.row.key].append(move)
+        restored: list[Restored] = []
+        for key, some in by_key.items():
+            for name in dict.fromkeys(part.destination for move in some for part in self.tx.deliveries_of(move.row.report_id)):
+                restored += self._undo(key, name, some, moved)
         contexts: dict[str, Context] = {}
         for move in moves:
             if move.new_key not in contexts:
                 known = [past_of(row) for row in self.others(move.new_key, moved)]
                 contexts[move.new_key] = Context({move.new_key: known})
             self._anew(move, contexts[move.new_key])
+        return restored
+
+    def _undo(self, key: str, destination: str, moves: Sequence[Move], leaving: frozenset[int], arrived: int = 0) -> list[Restored]:
+        """What a destination must be told of a specimen, of which these reports are not.
+
+        What it has of their tests, by the messages that it took, is withdrawn, or replaced by what another report says. What
+        waits of the reports in ``leaving`` will not leave; ``arrived`` is a delivery that may have arrived though it is cancelled.
+        """
+        rows = self.others(key, ())
+        lane = sorted(
+            ((part, row) for row in rows for part in self.tx.deliveries_of(row.report_id) if part.destination == destination),
+            key=lambda each: int(each[0].id),
+        )
+        gone = {move.row.report_id for move in moves}
+        others = [(row, past_of(row)) for row in rows if row.report_id not in gone | leaving]
+        restored: dict[int, Restored] = {}
+        wrong = {one.test: (move, one) for move in moves for one in move.past.decided if one.verdict.action == "release"}
+        for test, (move, one) in sorted(wrong.items()):
+            there = self._at_hospital(test, destination, lane, leaving, arrived)
+            if there is None:
+                continue
+            having = [
+                ((other.measured_at or 0, row.report_id), row, past, other)
+                for row, past in others
+                for other in past.decided
+                if other.test == test and other.verdict.action == "release"
+            ]
+            if having:
+                _, row, past, other = max(having, key=lambda each: each[0])
+                again = other if other.status == "X" else replace(other, status="C")
+                out = self._outgoing(row, past, [again], destination)
+                if _observations(out.payload)[self._code(test, destination)][0] != there:
+                    restored.setdefault(row.report_id, Restored(row, past, destination, [])).results.append(again)
+            else:
+                why = Reason("withdrawn", {"why": self.request.reason})
+                empty = replace(one, value="", flag="", reference="", status="W", verdict=Verdict("release", (why,)))
+                move.told.setdefault(destination, []).append(empty)
         return list(restored.values())
 
-    def _arrived(self, move: Move, others: Sequence[tuple[Any, Past]]) -> dict[str, dict[str, int]]:
-        """By destination: the tests that it has of a report, and the last delivery that brought each."""
-        found: defaultdict[str, dict[str, int]] = defaultdict(dict)
-        mine = self.tx.deliveries_of(move.row.report_id)
-        for part in mine:
-            if part.state == "delivered":
-                found[part.destination] |= dict.fromkeys(self.carried(move.row, part), part.id)
-        released = {one.test for one in move.past.decided if one.verdict.action == "release"}
-        for name in {part.destination for part in mine}:
-            if self._repeats(name):  # the specimen's later messages have brought it too
-                first = min(part.id for part in mine if part.destination == name)
-                later = [d.id for row, _ in others for d in self._parts(row, name) if d.state == "delivered" and d.id > first]
-                if later:
-                    found[name] |= dict.fromkeys(released, max(later))
-        return found
+    def _at_hospital(
+        self, test: str, destination: str, lane: Sequence[tuple[Any, Any]], leaving: frozenset[int], arrived: int
+    ) -> bytes | None:
+        """OBX-5 of a test as a destination has it; None where it has none, or where what waits will tell it anyhow."""
+        code, repeats, there = self._code(test, destination), self._repeats(destination), None
+
+        def remade(row: Any) -> bool:
+            return repeats and row.state != "rejected"
+
+        for part, row in lane:
+            told = {} if erased(part.payload) else _observations(part.payload)
+            if code in told:
+                value, status = told[code]
+            elif part.state == "delivered" and test in self.carried(row, part):
+                value, status = _UNKNOWN, b""  # the hospital's codes have changed since, or retention has deleted it
+            else:
+                continue
+            if part.state == "delivered" or part.id == arrived:
+                there = None if status == b"W" else value
+            elif part.state in ("queued", "refused") and row.report_id not in leaving and not remade(row):
+                there = None
+        return there
+
+    def _code(self, test: str, destination: str) -> bytes:
+        outlet = self.revision.outlets.get(destination)
+        return outlet.writer.code_of(test) if outlet is not None else b""
 
     def _repeats(self, destination: str) -> bool:
         outlet = self.revision.outlets.get(destination)
         return outlet is not None and outlet.resend == "cumulative"
-
-    def _parts(self, row: Any, destination: str) -> list[Any]:
-        """The deliveries of a report that left for a destination or will."""
-        return [d for d in self.tx.deliveries_of(row.report_id) if d.destination == destination and d.state in _LEFT]
-
-    def _take_from(
-        self,
-        move: Move,
-        destination: str,
-        tests: dict[str, int],
-        others: Sequence[tuple[Any, Past]],
-        restored: dict[tuple[int, str], Restored],
-    ) -> None:
-        """What a destination is told of the old specimen's tests: withdrawn, or what another report says of them."""
-        mine = {one.test: one for one in move.past.decided if one.verdict.action == "release"}
-        why = Reason("withdrawn", {"why": self.request.reason})
-        for test, last in sorted(tests.items()):
-            having = [
-                ((one.measured_at or 0, row.report_id), row, past, one)
-                for row, past in others
-                for one in past.decided
-                if one.test == test and one.verdict.action == "release"
-            ]
-            if having:
-                _, row, past, one = max(having, key=lambda each: each[0])
-                if not any(part.id > last and test in self.carried(row, part) for part in self._parts(row, destination)):
-                    key = row.report_id, destination
-                    again = restored.setdefault(key, Restored(row, past, destination, []))
-                    if test not in {each.test for each in again.results}:
-                        again.results.append(one if one.status == "X" else replace(one, status="C"))
-            elif test in mine:
-                wrong = replace(mine[test], value="", flag="", reference="", status="W", verdict=Verdict("release", (why,)))
-                move.told.setdefault(destination, []).append(wrong)
 
     def _anew(self, move: Move, context: Context) -> None:
         """Decides on a report under its right id, and adds it to what is known of that specimen."""
@@ -277,7 +290,8 @@ class Moving(Work):
         moved = {move.row.report_id for move in moves}
         for row in [row for key in dict.fromkeys(move.row.key for move in moves) for row in self.others(key, moved)]:
             for part in self.tx.deliveries_of(row.report_id):
-                if part.state not in ("queued", "refused") or not self._repeats(part.destination):
+                waits = part.state in ("queued", "refused") and row.state != "rejected"  # of which only withdrawals wait
+                if not waits or not self._repeats(part.destination):
                     continue
                 past, tests = past_of(row), self.carried(row, part)
                 news = [one for one in past.decided if one.test in tests and one.verdict.action == "release"]
@@ -320,3 +334,9 @@ class Moving(Work):
     def _decision(self, report_id: int, decision: Decision) -> int:
         document = encode(decision)
         return self.tx.decision(report_id=report_id, actor=self.actor, revision=self.revision_id(), document=document)
+
+
+def _observations(payload: bytes) -> dict[bytes, tuple[bytes, bytes]]:
+    """OBX-5 and OBX-11 of each OBX of a message that we wrote, by the code in OBX-3."""
+    rows = [line.split(b"|") for line in payload.split(b"\r") if line.startswith(b"OBX|")]
+    return {row[3].partition(b"^")[0]: (row[5], row[11]) for row in rows if len(row) > 11}

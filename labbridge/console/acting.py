@@ -47,7 +47,7 @@ def _say(answer: Answer) -> None:
 
 async def ask_reason(title: str, *, leaves: Sequence[dict[str, str]] | None = None) -> str | None:
     """Asks for a reason, and shows what the hospital will receive; None where the person turned back."""
-    with ui.dialog() as dialog, ui.card().classes("w-[36rem] max-w-full"):
+    with ui.dialog().props(f'aria-label="{title}"') as dialog, ui.card().classes("w-[36rem] max-w-full"):
         ui.label(title).classes("text-lg font-medium")
         if leaves is not None:
             show_leaves(leaves)

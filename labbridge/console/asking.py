@@ -85,7 +85,7 @@ async def ask(
     Enter confirms nothing, for a scanner sends it: the button does, and Ctrl+Enter.
     """
     guard()
-    with ui.dialog() as dialog, ui.card().classes("w-[44rem] max-w-full gap-2"):
+    with ui.dialog().props(f'aria-label="{title}"') as dialog, ui.card().classes("w-[44rem] max-w-full gap-2"):
         state = _Dialog(dialog, fields, preview)
         ui.label(title).classes("text-lg font-medium")
         if covers:
@@ -136,4 +136,4 @@ def _enter(state: _Dialog, field: Field, *, first: bool) -> None:
     if field.offers:
         with ui.row().classes("gap-1"):
             for offer in field.offers:
-                ui.button(offer, on_click=lambda offer=offer: made.set_value(offer)).props("outline dense no-caps size=12px")
+                ui.button(offer, on_click=lambda offer=offer: made.set_value(offer)).props("flat dense no-caps")

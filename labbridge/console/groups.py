@@ -80,9 +80,9 @@ async def settle(rows: Sequence[Row], command: str) -> None:
 
 async def _each(rows: Sequence[Row], command: str, reason: str) -> None:
     failed: list[str] = []
-    with ui.dialog().props("persistent") as dialog, ui.card().classes("w-96"):
+    with ui.dialog().props(f'persistent aria-label="{deeds.word(command)}"') as dialog, ui.card().classes("w-96"):
         ui.label(deeds.word(command)).classes("text-lg")
-        bar = ui.linear_progress(0, show_value=False).props("aria-label=progress")
+        bar = ui.linear_progress(0, show_value=False).props(f'aria-label="{deeds.word(command)}"')
         count = ui.label().props("role=status")
         stop = ui.button(_("Stop")).props("flat no-caps")
     stopped: list[bool] = []

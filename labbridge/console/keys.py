@@ -14,13 +14,14 @@ if (!window.lbKeys) {
   window.lbKeys = true;
   let last = -1e9, waiting = 0;
   const acts = (e, types) => e.key === 'Enter' ? e.target.tagName !== 'TEXTAREA' : e.key === ' ' && !types;
+  const lists = (at, scan) => scan && (at === scan || at === document.body || at.closest('.lb-list tr'));
   document.addEventListener('keydown', e => {
     if (/^(Shift|Control|Alt|AltGraph|Meta)$/.test(e.key)) return;
     const fast = e.timeStamp - last < 50, plain = !(e.ctrlKey || e.altKey || e.metaKey || e.shiftKey);
     const scan = document.querySelector('.lb-scan input'), asks = document.querySelector('.q-dialog');
     const types = e.target.matches('input, textarea, [contenteditable=true]');
-    last = e.timeStamp;
-    if (fast) clearTimeout(waiting);
+    if (e.key.length === 1) last = e.timeStamp;
+    clearTimeout(waiting);
     if (e.ctrlKey && e.key === 'Enter' && asks) {
       e.preventDefault();
       e.stopPropagation();
@@ -33,7 +34,7 @@ if (!window.lbKeys) {
     } else if (plain && fast && !e.repeat && e.target !== scan && acts(e, types)) {
       e.preventDefault();
       e.stopPropagation();
-    } else if (plain && !asks && e.target === scan && /^(ArrowUp|ArrowDown|PageUp|PageDown)$/.test(e.key)) {
+    } else if (plain && !asks && lists(e.target, scan) && /^(ArrowUp|ArrowDown|PageUp|PageDown)$/.test(e.key)) {
       e.preventDefault();
       emitEvent('lb-key', e.key);
     } else if (scan && !asks && !types && e.key.length === 1 && e.key !== ' ' && !(e.ctrlKey || e.altKey || e.metaKey)) {

@@ -111,12 +111,11 @@ def _draw(specimen: str, found: Paper) -> None:
         ui.label(_("Laboratory report")).classes("text-lg").props('role="heading" aria-level=1')
         ui.label(brief(specimen, 80)).classes("text-2xl font-mono font-bold")
         for patient in found.patients:
-            ui.label(_patient(patient))
+            ui.label(_patient(patient)).classes("whitespace-pre-wrap")
         if len(found.patients) > 1:
             ui.label(_("⚠ Its reports name more than one patient.")).classes("lb-out")
         about = found.specimen
-        if about.type or about.collected:
-            ui.label(f"{_('Specimen')}: {brief(about.type, 40)}  {_('Collected')}: {brief(about.collected, 40)}")
+        ui.label(_pairs((_("Specimen"), about.type), (_("Collected"), about.collected))).classes("whitespace-pre-wrap")
         heads = (_("Test"), _("Result"), _("Unit"), _("Flag"), _("Reference"), _("Measured"), _("Released by"))
         _table(heads, [msgspec.structs.astuple(line) for line in found.lines])
         if not found.lines:
@@ -130,15 +129,13 @@ def _draw(specimen: str, found: Paper) -> None:
 def _patient(patient: Patient) -> str:
     name = " ".join(filter(None, (patient.family, patient.given)))
     sex = {"M": _("male"), "F": _("female")}.get(patient.sex, "")
-    parts = (
-        (_("Patient"), name),
-        (_("Id"), patient.id),
-        (_("Sex"), sex),
-        (_("Born"), patient.birth),
-        (_("Age"), patient.age),
-        (_("Ward"), patient.location),
-    )
-    return "   ".join(f"{label}: {brief(text, 60)}" for label, text in parts if text)
+    who = (_("Patient"), name), (_("Id"), patient.id), (_("Sex"), sex)
+    return _pairs(*who, (_("Born"), patient.birth), (_("Age"), patient.age), (_("Ward"), patient.location))
+
+
+def _pairs(*named: tuple[str, str]) -> str:
+    """What there is, each with its name, in one line."""
+    return "    ".join(f"{name}: {brief(text, 60)}" for name, text in named if text)
 
 
 def _table(heads: Sequence[str], rows: Sequence[Sequence[str]]) -> None:

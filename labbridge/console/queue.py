@@ -12,19 +12,20 @@ from labbridge.console.session import can
 from labbridge.console.specimen import address
 from labbridge.console.story import words_of
 from labbridge.console.texts import _, age_text, number_text, time_text
-from labbridge.console.waiting import PAGE, Accepted, Line, Picture, State, picture
+from labbridge.console.waiting import PAGE, Accepted, Figures, Line, Picture, State, picture
 from labbridge.console.watch import watch
 from labbridge.showing import brief
 from labbridge.store.rows import Attempt, Queued
 
-_accepted: list[Accepted] = []
+_figures: list[Figures] = []
 
 
 @page("/queue", "Queue", "see queue")
 async def queue() -> None:
     """The page."""
-    if not _accepted:
-        _accepted.append(Accepted(watch().reader, ZoneInfo(watch().settings.site.timezone)))
+    if not _figures:
+        accepted = Accepted(watch().reader, ZoneInfo(watch().settings.site.timezone))
+        _figures.append(Figures(watch().reader, accepted))
     await _Page().draw()
 
 
@@ -37,7 +38,7 @@ class _Card:
             with ui.row().classes("w-full items-center"):
                 ui.label(name).classes("text-xl font-medium").props('role="heading" aria-level=2')
                 ui.space()
-                with ui.row().classes("items-center gap-1 flex-nowrap") as self.standing:
+                with ui.row(wrap=False).classes("items-center gap-1") as self.standing:
                     self.icon = ui.icon("help").props("aria-hidden=true")
                     self.word = ui.label().classes("font-medium")
             with ui.row().classes("w-full gap-6"):
@@ -61,7 +62,7 @@ class _Card:
         icon, colour, word = _standing(stands)
         self.icon.set_name(icon)
         self.word.set_text(word)
-        self.standing.classes(replace=f"items-center gap-1 flex-nowrap {colour}")
+        self.standing.classes(replace=f"items-center gap-1 {colour}")
         self.why.set_text("\n".join(_why(stands)))
         paused = bool(stands.get("paused"))
         self.retry.set_visibility(bool(refused) and can("retry"))
@@ -98,8 +99,9 @@ class _Page:
         watch().on_change("queue", self._changed)
         ui.context.client.on_connect(self._changed)  # what changed before the browser was there
 
-    async def _read(self) -> None:
-        self.picture = await asyncio.to_thread(picture, watch().reader, _accepted[0], self.destination, self.state, self.offset)
+    async def _read(self, fresh: bool = False) -> None:
+        which = self.destination, self.state, self.offset
+        self.picture = await asyncio.to_thread(picture, watch().reader, _figures[0], *which, fresh)
         self._status()
 
     async def _changed(self) -> None:
@@ -112,7 +114,7 @@ class _Page:
     async def _turn(self, destination: str | None = None, state: State | None = None, offset: int = 0) -> None:
         """Opens another list, or another page of it."""
         self.destination, self.state, self.offset = destination or self.destination, state or self.state, offset
-        await self._read()
+        await self._read(fresh=True)
         self._list()
 
     def _status(self) -> None:
@@ -197,7 +199,7 @@ class _Page:
             ui.label(number_text(line.behind) if line.behind else "")
         with cells[4]:
             ui.label(_said(last)).classes("break-words max-w-[36rem]")
-        with cells[5], ui.row().classes("gap-1 flex-nowrap"):
+        with cells[5], ui.row(wrap=False).classes("gap-1"):
             self._buttons(one)
 
     def _buttons(self, one: Queued) -> None:

@@ -45,8 +45,9 @@ _ROW = r"""
 class Panel:
     """One specimen that is open on a page: what is shown of it, and the tests that are chosen."""
 
-    def __init__(self, specimen: str, report: int = 0) -> None:
+    def __init__(self, specimen: str, report: int = 0, *, named: bool = True) -> None:
         self.specimen = specimen
+        self.named = named  # whether the specimen's id stands above it
         self.report = report  # where the specimen has no id: the one report meant
         self.sheet: Sheet | None = None
         self.acting = False  # a dialog is open
@@ -87,7 +88,7 @@ class Panel:
         if not sheet.heads:
             ui.label(_("Nothing is known of specimen {specimen}.", specimen=brief(self.specimen))).classes("text-lg p-4")
             return
-        _head(sheet, self.specimen)
+        _head(sheet, self.specimen if self.named else None)
         deeds.buttons(self)
         columns = [
             {"name": name, "label": label, "field": "id", "align": "left"}
@@ -110,9 +111,9 @@ class Panel:
             ui.label(_note(note)).classes("text-sm lb-wrap")
 
 
-async def results_panel(specimen: str, report: int = 0) -> Panel:
+async def results_panel(specimen: str, report: int = 0, *, named: bool = True) -> Panel:
     """Draws a specimen's results here, with what may be done with them; that it was looked at is audited."""
-    panel = Panel(specimen, report)
+    panel = Panel(specimen, report, named=named)
     panel._draw()
     await panel.load()
     if panel.sheet is not None and panel.sheet.heads:
@@ -177,10 +178,11 @@ def who_text(days: int | None, sex: str) -> str:
     return " ".join(filter(None, (sexes.get(sex, ""), age)))
 
 
-def _head(sheet: Sheet, specimen: str) -> None:
+def _head(sheet: Sheet, specimen: str | None) -> None:
     newest = sheet.heads[0]
     with ui.row().classes("w-full items-baseline gap-3"):
-        ui.label(brief(newest.specimen.id or specimen, 60) or _("no specimen id")).classes("text-2xl font-medium lb-wrap")
+        if specimen is not None:
+            ui.label(brief(newest.specimen.id or specimen, 60) or _("no specimen id")).classes("text-2xl font-medium lb-wrap")
         ui.label(patient_text(sheet.patient, newest.at)).classes("text-base lb-wrap")
     if sheet.several:
         ui.label(_("⚠ Its reports name more than one patient.")).classes("font-bold lb-bad")

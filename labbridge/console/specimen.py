@@ -135,7 +135,7 @@ class _Page:
         self._header()
         with ui.element("section").classes("w-full lb-card max-h-[65vh] overflow-auto") as place:
             place.props(f'tabindex=0 aria-label="{_("Results")}"')
-            self.panel = await results_panel(self.specimen)
+            self.panel = await results_panel(self.specimen, named=False)
         with ui.row().classes("w-full gap-6 items-start flex-col lg:flex-row lg:flex-nowrap"):
             with ui.column().classes("w-full lg:w-5/12 gap-2"):
                 ui.label(_("Story")).classes("text-xl").props('role="heading" aria-level=2')
@@ -193,7 +193,7 @@ class _Page:
 
     def _event(self, event: Event) -> None:
         icon, colour = _TONES.get(event.tone, ("", ""))
-        with ui.row().classes("w-full gap-2 items-start flex-nowrap lb-event").props(f"data-what={event.what}"):
+        with ui.row(wrap=False).classes("w-full gap-2 items-start lb-event").props(f"data-what={event.what}"):
             ui.label(clock_text(event.at)).classes("font-mono text-sm w-16 shrink-0")
             ui.icon(icon or _ICONS[event.what]).classes(f"text-lg shrink-0 {colour}").props("aria-hidden=true")
             with ui.column().classes("gap-0 grow min-w-0"):

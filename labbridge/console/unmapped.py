@@ -42,14 +42,16 @@ async def unmapped() -> None:
 
 
 class _List:
-    """Every code that waits, the one with most reports first."""
+    """Every code that waits, the one with most reports first; what comes later stands at the end, so that no row moves."""
 
     def __init__(self) -> None:
-        self._shown: list[Seen] | None = None
         self._looked, self._revision = 0.0, ""
         self._rows: dict[int, Row] = {}
+        self._cards: dict[tuple[str, ...], _Card] = {}
+        self._counts: tuple[int, int] | None = None
         self._about = ui.row().classes("items-center gap-3 w-full")
         self._box = ui.column().classes("w-full gap-2")
+        self._more = ui.label().classes("lb-quiet")
 
     async def follow(self) -> None:
         """Shows what changed since the last look, and after a while how old it all is."""
@@ -58,52 +60,79 @@ class _List:
             await self.show()
 
     async def show(self) -> None:
-        """Shows what waits now, where it changed."""
+        """Shows what waits now."""
         here, self._looked = watch(), time.monotonic()
         rows, self._revision = here.held.rows, here.revision
         self._rows = rows
-        found = await asyncio.to_thread(lambda: codes.seen(rows, here.reader, here.settings, here.catalogue()))
-        if found == self._shown and not found:
-            return
-        self._shown = found
-        self._about.clear()
-        self._box.clear()
-        with self._about:
-            self._tell(found)
-        with self._box:
-            for one in found[:MOST]:
-                _card(one)
-            if len(found) > MOST:
-                ui.label(_("… and {n} more", n=len(found) - MOST)).classes("lb-quiet")
 
-    def _tell(self, found: list[Seen]) -> None:
+        def look() -> list[Seen]:
+            found = codes.seen(rows, here.reader, here.settings, here.catalogue())
+            for one in found[:MOST]:
+                codes.suggest(one)  # takes a while, and is remembered
+            return found
+
+        found = await asyncio.to_thread(look)
+        counts = len(found), sum(not one.mapped for one in found)
+        if counts != self._counts:
+            self._counts = counts
+            self._about.clear()
+            with self._about:
+                self._tell(*counts)
+        now = {(one.analyzer, one.code, one.unit, one.specimen, one.why): one for one in found}
+        for key in [key for key in self._cards if key not in now]:
+            self._cards.pop(key).box.delete()
+        for key, one in now.items():
+            if key not in self._cards and len(self._cards) < MOST:
+                with self._box:
+                    self._cards[key] = _Card(one)
+            elif key in self._cards:
+                self._cards[key].show(one)
+        more = len(now) - len(self._cards)
+        self._more.text = _("… and {n} more", n=more) if more else ""
+
+    def _tell(self, found: int, waiting: int) -> None:
         if not found:
             ui.icon("check_circle").classes("lb-good text-2xl").props("aria-hidden=true")
             ui.label(_("Every code is mapped.")).classes("text-xl")
             return
-        waiting = sum(not one.mapped for one in found)
         ui.label(_("Codes that wait for a mapping: {n}", n=waiting)).classes("text-xl")
-        if len(found) > waiting:
-            ui.label(_("Mapped by now, their results wait to be released: {n}", n=len(found) - waiting)).classes("lb-good")
+        if found > waiting:
+            ui.label(_("Mapped by now, their results wait to be released: {n}", n=found - waiting)).classes("lb-good")
         if session.can("release-mapped"):
             ui.button(_("What would leave?"), icon="visibility", on_click=preview).props("no-caps outline")
 
 
-def _card(one: Seen) -> None:
+class _Card:
     """One code: what was sent, how much waits, and what may be meant."""
-    with ui.element("article").classes("lb-card w-full lb-code").props(f'aria-label="{_("Code")}"'):
-        with ui.column().classes("gap-0 min-w-0"):
-            with ui.row().classes("items-baseline gap-2"):
-                ui.label(shown(one.code)[:80] or _("(no code)")).classes("lb-name font-mono").props("role=heading aria-level=2")
-                ui.label(shown(one.unit)[:40] or _("without a unit"))
-            ui.label(shown(one.name)[:120])
-            ui.label(f"{one.analyzer} · {_why(one)}").classes("lb-quiet")
-        with ui.column().classes("gap-0 min-w-0"):
-            ui.label(_("reports that wait: {n}", n=one.reports))
-            ui.label(_("the newest came {age} ago", age=age_text(max(0.0, time.time() - one.last)))).classes("lb-quiet")
-            ui.label("   ".join(map(shown, one.examples)) or "—").classes("font-mono whitespace-pre-wrap")
-        with ui.row().classes("items-center gap-2"):
-            _buttons(one)
+
+    def __init__(self, one: Seen) -> None:
+        with ui.element("article").classes("lb-card w-full lb-code").props(f'aria-label="{_("Code")}"') as self.box:
+            with ui.column().classes("gap-0 min-w-0"):
+                with ui.row().classes("items-baseline gap-2"):
+                    ui.label(shown(one.code)[:80] or _("(no code)")).classes("lb-name font-mono").props("role=heading aria-level=2")
+                    ui.label(shown(one.unit)[:40] or _("without a unit"))
+                self._name = ui.label()
+                self._why = ui.label().classes("lb-quiet")
+            with ui.column().classes("gap-0 min-w-0"):
+                self._count = ui.label()
+                self._newest = ui.label().classes("lb-quiet")
+                self._examples = ui.label().classes("font-mono whitespace-pre-wrap")
+            self._buttons = ui.row().classes("items-center gap-2")
+        self._mapped: bool | None = None
+        self.show(one)
+
+    def show(self, one: Seen) -> None:
+        """Shows how it stands now; its buttons are made anew only where there are others."""
+        self._name.text = shown(one.name)[:120]
+        self._why.text = f"{one.analyzer} · {_why(one)}"
+        self._count.text = _("reports that wait: {n}", n=one.reports)
+        self._newest.text = _("the newest came {age} ago", age=age_text(max(0.0, time.time() - one.last)))
+        self._examples.text = "   ".join(map(shown, one.examples)) or "—"
+        if one.mapped != self._mapped:
+            self._mapped = one.mapped
+            self._buttons.clear()
+            with self._buttons:
+                _buttons(one)
 
 
 def _why(one: Seen) -> str:

@@ -2,6 +2,8 @@
 
 from collections.abc import Callable
 from datetime import datetime, time
+from threading import Lock
+from time import monotonic
 from typing import Literal
 from zoneinfo import ZoneInfo
 
@@ -36,6 +38,27 @@ class Accepted:
         return dict(self._counts)
 
 
+Counts = dict[tuple[str, str], tuple[int, int]]
+
+
+class Figures:
+    """The counts of all destinations, for all pages: read at most once a second, by one thread at a time."""
+
+    def __init__(self, reader: Reader, accepted: Accepted, clock: Callable[[], float] = monotonic) -> None:
+        self._reader, self._accepted, self._clock = reader, accepted, clock
+        self._lock = Lock()
+        self._at = float("-inf")
+        self._read: tuple[Counts, dict[str, int]] = {}, {}
+
+    def read(self, fresh: bool = False) -> tuple[Counts, dict[str, int]]:
+        """What waits or was refused, and what was delivered today; ``fresh`` after a change of one's own."""
+        with self._lock:
+            if fresh or self._clock() - self._at >= 1.0:
+                self._read = self._reader.waiting_counts(), self._accepted.counts()
+                self._at = self._clock()
+            return self._read
+
+
 class Line(msgspec.Struct, frozen=True):
     """One delivery of the list."""
 
@@ -47,12 +70,12 @@ class Line(msgspec.Struct, frozen=True):
 class Picture(msgspec.Struct, frozen=True):
     """What is shown: the counts of all destinations, and one page of one of them."""
 
-    counts: dict[tuple[str, str], tuple[int, int]] = {}
+    counts: Counts = {}
     today: dict[str, int] = {}
     lines: tuple[Line, ...] = ()
 
 
-def picture(reader: Reader, accepted: Accepted, destination: str, state: State, offset: int) -> Picture:
+def picture(reader: Reader, figures: Figures, destination: str, state: State, offset: int, fresh: bool = False) -> Picture:
     """Reads it all, in a few short statements."""
     if state == "sent":
         rows = reader.sent_page(destination, PAGE, offset)
@@ -61,4 +84,4 @@ def picture(reader: Reader, accepted: Accepted, destination: str, state: State, 
     behind = reader.waiting_behind(destination, [row.lane for row in rows]) if state == "refused" else {}
     last = reader.last_attempts([row.id for row in rows])
     lines = tuple(Line(row, behind.get(row.lane, 0), last.get(row.id)) for row in rows)
-    return Picture(reader.waiting_counts(), accepted.counts(), lines)
+    return Picture(*figures.read(fresh), lines)

@@ -147,6 +147,11 @@ class Writer:
         except UnicodeEncodeError:
             raise UnwritableError(Reason("unwritable-charset", {"charset": self.form.charset})) from None
 
+    def code_of(self, test: str) -> bytes:
+        """A test's code as it stands in OBX-3."""
+        known = self._tests.get(test) or self._test(Coded(test))
+        return known.observation.partition("^")[0].encode(self._codec, "replace")
+
     def _test(self, coded: Coded) -> _Test:
         own = f"{escape(coded.code)}^{escape(coded.name)}^L"
         if coded.loinc:

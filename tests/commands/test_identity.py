@@ -219,3 +219,15 @@ def test_a_cancelled_delivery_of_nobody_elses_is_not_withdrawn(bench: Bench) -> 
     bench.does("cancel", deliveries=[1])
     bench.takes(1)
     assert not bench.store.call(lambda tx: withdraw_late(tx, bench.revision, bench.moment(), 1)).queued
+
+
+def test_what_a_withdrawn_report_left_at_the_hospital_is_withdrawn_with_the_next(bench: Bench) -> None:
+    """The first report's K was to be overwritten by what waits; that is another specimen's as well, and never leaves."""
+    bench.comes(result("K", "4", at=-900))
+    bench.delivers()
+    bench.comes(result("K", "5", at=-600))
+    bench.does("release", "S1")
+    bench.moves("S2", 1)
+    bench.moves("S3", 2)
+    bench.delivers()
+    assert {key: value for key, (value, _) in bench.now.items()} == {("S2", "K"): "4.00", ("S3", "K"): "5.00"}

@@ -32,6 +32,7 @@ class Dice:
     def steps(self, count: int) -> Iterator[tuple[Any, ...]]:
         for _ in range(3):
             yield self.comes()
+            yield "delivers", ""
         for _ in range(count):
             yield getattr(self, self.of.choices(list(WEIGHTS), list(WEIGHTS.values()))[0])()
 
@@ -39,7 +40,7 @@ class Dice:
         return self.of.choice(SPECIMENS)
 
     def some(self) -> list[str]:
-        return self.of.sample(TESTS, self.of.choice((0, 1, 1, 2)))
+        return self.of.sample(TESTS, self.of.choice((0, 0, 1, 2)))
 
     def comes(self) -> tuple[Any, ...]:
         return (
@@ -52,6 +53,8 @@ class Dice:
 
     def hospital(self) -> tuple[Any, ...]:
         what = self.of.choices(("delivers", "refuses", "flies", "lands", "retry"), (6, 1, 2, 2, 1))[0]
+        if what == "delivers" and self.of.random() < 0.5:
+            return "delivers", ""
         return what, *{"lands": (self.of.random() < 0.7,), "retry": ()}.get(what, (self.specimen(),))
 
     def settles(self) -> tuple[Any, ...]:
@@ -111,8 +114,9 @@ class Shift:
             self.bench.comes(*results, specimen=specimen)
 
     def delivers(self, lane: str) -> None:
-        if lane not in self.flying.values():
-            self.bench.delivers("AA", lane)
+        for name in (lane,) if lane else SPECIMENS:
+            if name not in self.flying.values():
+                self.bench.delivers("AA", name)
 
     def refuses(self, lane: str) -> None:
         if lane not in self.flying.values():
@@ -150,6 +154,8 @@ class Shift:
         self.does(command, specimen, note="seen", tests=["K"] if command == "call-back" else [], **CALLED)
 
     def moves(self, pairs: dict[int, str]) -> None:
+        there = [row.id for row in self.bench.rows("report") if row.state != "rejected"]
+        pairs = {there[number % len(there)]: to for number, to in pairs.items()} if there else pairs
         text = "[" + ", ".join(f'{{"report": {number}, "to": "{to}"}}' for number, to in pairs.items()) + "]"
         self.does("correct-id", text=text, preview=True)
         if self.does("correct-id", text=text):

@@ -80,11 +80,11 @@ def console_lab(folder: Path, **options: Any) -> Iterator[ConsoleLab]:
         lab.end()
 
 
-def serious_faults(page: Page) -> list[str]:
+def serious_faults(page: Page, within: str = "html") -> list[str]:
     """What axe finds that keeps somebody out: serious and critical violations, with where they are."""
-    found = Axe().run(page).response["violations"]
+    found = Axe().run(page, within).response["violations"]
     return [
-        f"{one['id']}: {one['help']}: {[node['html'][:200] for node in one['nodes']][:3]}"
+        f"{one['id']}: {one['help']}: {[node['html'][:200] + node['failureSummary'] for node in one['nodes']][:3]}"
         for one in found
         if one["impact"] in ("serious", "critical")
     ]

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 from playwright.sync_api import Locator, Page, expect
 
-from tests.console.helpers import ConsoleLab, serious_faults
+from tests.console.helpers import SLOW_MS, ConsoleLab, serious_faults
 from tests.e2e.helpers import RBC, fresh, observations
 from tests.support import wait_until
 
@@ -103,16 +103,36 @@ def test_a_mapping_with_a_mistake_cannot_be_saved_until_it_is_mended(lab: Consol
 
 
 def test_a_viewer_sees_the_codes_and_maps_nothing(lab: ConsoleLab, page: Page) -> None:
-    hold(lab, "99003", "<img src=x onerror=alert(1)>")
+    hold(lab, "99003", "<img src=x onerror=alert(1)>" + "\x07" + "x" * 100_000)
     lab.login(page, "viewer", path="/unmapped")
     card = code_card(page, "99003")
-    expect(card).to_contain_text("<img src=x onerror=alert(1)>")
+    expect(card).to_contain_text(re.compile(r"<img src=x onerror=alert\(1\)>\\x07x{50,100}(?!x)"))
     expect(card.get_by_role("button")).to_have_count(0)
     assert not (faults := serious_faults(page)), "\n".join(faults)
     editor(lab, page, "viewer")
     expect(page.get_by_role("button", name="Save …")).to_have_count(0)
     cell(page, "6690-2", "test").first.dblclick()
     expect(page.locator(".ag-cell-inline-editing")).to_have_count(0)
+
+
+def test_an_open_page_follows_what_comes_and_what_is_mapped_elsewhere(lab: ConsoleLab, page: Page) -> None:
+    hold(lab, "99010")
+    lab.login(page, "super", path="/unmapped")
+    card = code_card(page, "99010")
+    expect(card).to_contain_text("reports that wait: 1")
+    hold(lab, "99010")
+    expect(card).to_contain_text("reports that wait: 2", timeout=SLOW_MS)
+    hold(lab, "99011")
+    expect(code_card(page, "99011")).to_be_visible(timeout=SLOW_MS)
+    lab.well("map", "set", "bc-1", "99010", "WBC", "--unit", "10*9/L", "--reason", "elsewhere")
+    expect(card).to_contain_text("mapped by now", timeout=SLOW_MS)
+    expect(card.get_by_role("button")).to_have_count(0)
+    page.get_by_role("button", name="What would leave?").click()
+    dialog = page.get_by_role("dialog")
+    expect(dialog).to_contain_text("his receives for")
+    dialog.get_by_role("button", name="Cancel").click()
+    lab.well("queue", "release-mapped", "--yes")
+    expect(card).to_have_count(0, timeout=SLOW_MS)
 
 
 def test_in_chinese(lab: ConsoleLab, page: Page) -> None:

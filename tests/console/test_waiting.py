@@ -1,13 +1,14 @@
 """How many deliveries were accepted today: read once, then only what is new, and begun anew at midnight."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
 from zoneinfo import ZoneInfo
 
 import pytest
 
-from labbridge.console.waiting import PAGE, Accepted, picture
+from labbridge.console.waiting import PAGE, Accepted, Figures, picture
 from labbridge.store import Reader, Store, Transaction
 from tests.store.support import open_ready, received
 
@@ -73,7 +74,7 @@ def test_a_page_of_the_list_is_bounded(place: tuple[Store, Reader, Clock]) -> No
     store, reader, clock = place
     store.call(lambda tx: [received(tx, "S1") for _ in range(PAGE + 5)])
     store.call(lambda tx: tx.set_delivery_state(1, "refused"))
-    accepted = Accepted(reader, ZONE, clock.screen)
+    accepted = Figures(reader, Accepted(reader, ZONE, clock.screen))
     refused = picture(reader, accepted, "his", "refused", 0)
     assert [(line.delivery.id, line.behind, line.last.outcome if line.last else "") for line in refused.lines] == [
         (1, PAGE + 4, "AA")
@@ -82,3 +83,20 @@ def test_a_page_of_the_list_is_bounded(place: tuple[Store, Reader, Clock]) -> No
     assert len(picture(reader, accepted, "his", "queued", PAGE).lines) == 4
     assert picture(reader, accepted, "his", "sent", 0).lines == ()
     assert {state: count for (_, state), (count, _) in refused.counts.items()} == {"queued": PAGE + 4, "refused": 1}
+
+
+def test_all_pages_share_one_reading_a_second(place: tuple[Store, Reader, Clock]) -> None:
+    store, reader, clock = place
+    seconds = [0.0]
+    figures = Figures(reader, Accepted(reader, ZONE, clock.screen), lambda: seconds[0])
+    assert figures.read() == ({}, {})
+    store.call(received)
+    answered(store)
+    assert figures.read() == ({}, {})
+    assert figures.read(fresh=True)[1] == {"his": 1}
+    answered(store)
+    with ThreadPoolExecutor(8) as pool:
+        assert {one[1]["his"] for one in pool.map(lambda _: figures.read(fresh=True), range(50))} == {2}
+    answered(store)
+    seconds[0] = 1.0
+    assert figures.read()[1] == {"his": 3}

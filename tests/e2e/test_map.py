@@ -84,6 +84,10 @@ def test_an_unknown_code_is_mapped_and_its_results_leave_while_the_analyzer_stay
         _, (_, second) = lab.ward.wait(specimen, 2)
         assert observations(second)["H001"][5] == "5.50"
         assert b"\rMSA|AA|" in client.send(oru(fresh(), 2, [UNKNOWN]))  # on the connection that it had
+    with closing(Reader(lab.url)) as reader:
+        (first, at, _), (second, before, old) = reader.latest("bc-1", 2)
+        assert (old, first > second, at >= before) == (specimen, True, True)
+        assert reader.latest("xn-1", 2) == []
     line = packaged.count("\n")
     changed = (f"mapping {TABLE}", "new assay", "", f"{line}: 6690-9,10*9/L,,WBC,,,,,")
     assert audit(lab, "map")[-1] == (getpass.getuser(), "map", *changed)
