@@ -3,7 +3,7 @@
 import asyncio
 from html import escape
 from string import Template
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from nicegui import app
 from starlette.background import BackgroundTask
@@ -29,8 +29,7 @@ async def login(request: HttpRequest) -> Response:
     fields = await _fields(request)
     goal = _local(fields.get("next", "/"))
     try:
-        asked = Request("login", account=fields.get("account", ""), password=fields.get("password", ""))
-        told = await session.send(asked)
+        told = await session.send(Request("login", account=fields.get("account", ""), password=fields.get("password", "")))
     except session.Silent:
         return _page(goal, _("labbridge does not answer. Please try again."), 503)
     if not told.get("ok"):
@@ -73,7 +72,7 @@ async def _fields(request: HttpRequest) -> dict[str, str]:
         body += part
         if len(body) > LONGEST_FORM:
             return {}
-    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+    return dict(parse_qsl(body.decode("utf-8", "replace")))
 
 
 def _local(goal: str) -> str:
@@ -93,8 +92,8 @@ def _page(goal: str, told: str, status: int = 200) -> HTMLResponse:
         "told": told,
         "next": goal,
     }
-    page = _PAGE.substitute({name: escape(text) for name, text in words.items()})
-    return HTMLResponse(page, status, {"Cache-Control": "no-store"})
+    escaped = {name: escape(text) for name, text in words.items()}
+    return HTMLResponse(_PAGE.substitute(escaped), status, {"Cache-Control": "no-store"})
 
 
 _PAGE = Template("""<!doctype html>

@@ -10,7 +10,7 @@ import pytest
 from playwright.sync_api import Page, expect
 
 from labbridge import roles
-from labbridge.console.audit import _cell, _told
+from labbridge.views.trail import cell, told
 from tests.console.helpers import PASSWORD, SLOW_MS, ConsoleLab, serious_faults
 
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J=1+1"
@@ -26,9 +26,9 @@ def history(lab: ConsoleLab) -> None:
 
 
 def test_a_change_is_told_by_what_differs() -> None:
-    assert _told('{"role":"viewer","state":"active"}', '{"role":"supervisor","state":"active"}') == "role viewer"
-    assert _told('{"role":"viewer","state":"active"}', "") == "role viewer, state active"
-    assert (_told("queued", ""), _told("[1]", ""), _told("", "{}")) == ("queued", "[1]", "")
+    assert told('{"role":"viewer","state":"active"}', '{"role":"supervisor","state":"active"}') == "role viewer"
+    assert told('{"role":"viewer","state":"active"}', "") == "role viewer, state active"
+    assert (told("queued", ""), told("[1]", ""), told("", "{}")) == ("queued", "[1]", "")
 
 
 def rows(page: Page) -> list[list[str]]:
@@ -58,8 +58,8 @@ def test_what_was_done_is_found_newest_first(lab: ConsoleLab, page: Page) -> Non
     expect(page.locator(".lb-audit tbody tr")).to_have_count(2)
     with page.expect_download() as coming:
         page.get_by_role("link", name="Export as CSV").click()
-    told = list(csv.DictReader(io.StringIO(coming.value.path().read_text("utf-8-sig"))))
-    assert [(one["action"], one["subject"], one["reason"]) for one in told] == [
+    exported = list(csv.DictReader(io.StringIO(coming.value.path().read_text("utf-8-sig"))))
+    assert [(one["action"], one["subject"], one["reason"]) for one in exported] == [
         ("resume", "destination his", "again"),
         ("pause", "destination his", "<img src=x onerror=alert(1)>\\x1b[2J=1+1"),
     ]
@@ -68,7 +68,7 @@ def test_what_was_done_is_found_newest_first(lab: ConsoleLab, page: Page) -> Non
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x"])
 def test_no_cell_of_an_export_is_a_formula(text: str) -> None:
-    assert _cell(text) == f"'{text}"
+    assert cell(text) == f"'{text}"
 
 
 def test_the_export_has_every_row_and_is_for_those_who_may(lab: ConsoleLab, page: Page) -> None:
