@@ -36,9 +36,7 @@ async def accounts() -> None:
         ui.button(_("Add an account"), icon="person_add", on_click=lambda: _add(people.refresh)).props("no-caps")
     await people()
     ui.label(_("Who may do what")).classes("text-xl pt-4").props("role=heading aria-level=2")
-    for title, pages in ((_("Page"), True), (_("Command"), False)):
-        actions = [action for action in roles.ACTIONS if action.startswith("see ") is pages]
-        _table([title, *_roles().values()], [_permissions(action) for action in actions])
+    _table([_("Permission"), *_roles().values()], [_permissions(action) for action in roles.ACTIONS])
 
 
 def _roles() -> dict[str, str]:

@@ -88,7 +88,10 @@ class _Trail:
     def _open(self, event: Any) -> None:
         """All of one row, however long it is."""
         for row in (one for one in self.rows if one.id == event.args):
-            with ui.dialog(value=True).props(f'aria-label="{_("All of it")}"') as dialog, ui.card().classes("w-[48rem] max-w-full"):
+            with (
+                ui.dialog(value=True).props(f'aria-label="{_("All of it")}"') as dialog,
+                ui.card().classes("w-[48rem] max-w-full gap-1"),
+            ):
                 dialog.on("hide", dialog.delete)
                 for title, text in zip(titles().values(), whole(row, _zone()), strict=True):
                     ui.label(title).classes("lb-quiet text-sm")

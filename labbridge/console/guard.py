@@ -5,7 +5,7 @@ the two forms; both must come from a page of ours, which ``Origin`` tells.
 """
 
 import secrets
-from urllib.parse import quote, urlsplit
+from urllib.parse import parse_qs, quote, urlsplit
 
 from nicegui import Client
 from starlette.datastructures import Headers, MutableHeaders
@@ -71,7 +71,8 @@ async def _refusal(asked: HTTPConnection, socket: bool) -> Response | None:
         return PlainTextResponse(_("labbridge does not answer. Please try again."), 503, {"Refresh": "3"})
     if found is None:
         return RedirectResponse("/login?next=" + quote(quote(path), safe=""), 303)
-    client = Client.instances.get(asked.query_params.get("client_id", "")) if socket else None
+    wanted = parse_qs(scope["query_string"].decode("latin-1")).get("client_id", [""])[0]  # read as the framework does
+    client = Client.instances.get(wanted) if socket else None
     owner = client.request.scope.get(session.KEY) if client else None
     if owner is not None and owner.session != found.session:
         return PlainTextResponse("another session's page", 403)

@@ -2,6 +2,7 @@
 
 import asyncio
 from html import escape
+from pathlib import Path
 from string import Template
 from urllib.parse import parse_qsl, quote, urlsplit
 
@@ -16,6 +17,7 @@ from labbridge.console.watch import watch
 from labbridge.views.texts import _, language
 
 LONGEST_FORM = 4096
+_PAGE = Template(Path(__file__).with_name("login.html").read_text("utf-8"))
 
 
 async def form(request: HttpRequest) -> Response:
@@ -94,20 +96,3 @@ def _page(goal: str, told: str, status: int = 200) -> HTMLResponse:
     }
     escaped = {name: escape(text) for name, text in words.items()}
     return HTMLResponse(_PAGE.substitute(escaped), status, {"Cache-Control": "no-store"})
-
-
-_PAGE = Template("""<!doctype html>
-<html lang="$lang"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>$title · $site</title>
-<style>
-:root { color-scheme: light dark }
-body { font: 18px system-ui, sans-serif; display: grid; place-items: center; min-height: 100vh; margin: 0 }
-main { width: min(22rem, 90vw) }
-input, button { font: inherit; width: 100%; box-sizing: border-box; padding: .6rem; margin: .2rem 0 1rem; border-radius: .3rem }
-input { border: 1px solid #767676 }
-button { border: 0; background: #0f5f8c; color: #fff }
-[role=alert]:not(:empty) { border-left: .3rem solid #b3261e; padding: .4rem .8rem }
-</style></head><body><main><h1>$site</h1><p role="alert">$told</p>
-<form method="post" action="/login"><input type="hidden" name="next" value="$next">
-<label>$account<input name="account" autocomplete="username" autocapitalize="none" required autofocus></label>
-<label>$password<input name="password" type="password" autocomplete="current-password" required></label>
-<button>$title</button></form></main></body></html>""")
