@@ -15,6 +15,7 @@ from labbridge.console.frame import page
 from labbridge.console.proof import proof, verify
 from labbridge.console.watch import watch
 from labbridge.showing import brief
+from labbridge.store import StoreError
 from labbridge.store.rows import Audit
 from labbridge.views.actions import words
 from labbridge.views.ledger import verdict
@@ -77,7 +78,11 @@ class _Trail:
     async def _show(self, *ends: int) -> None:
         asked = {name: field.value for name, field in self.fields.items() if field.value}
         wanted = conditions(asked, _zone())
-        rows = await asyncio.to_thread(watch().reader.audit_trail, before=ends[-1], limit=PAGE + 1, **wanted)
+        try:
+            rows = await asyncio.to_thread(watch().reader.audit_trail, before=ends[-1], limit=PAGE + 1, **wanted)
+        except StoreError as error:
+            ui.notify(brief(str(error)), type="negative")
+            return
         self.ends, self.rows = list(ends), rows[:PAGE]
         self.table.rows = [cells(row) for row in self.rows]
         self.newer.set_enabled(len(ends) > 1)
