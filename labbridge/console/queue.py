@@ -41,7 +41,7 @@ class _Card:
     def __init__(self, name: str, page: "_Page") -> None:
         self.name = name
         with ui.card().classes("min-w-[20rem] gap-1").props(f'role="region" aria-label="{name}"'):
-            with ui.row(wrap=False).classes("w-full items-center"):
+            with ui.row(wrap=False).classes("w-full items-center gap-1"):
                 ui.label(name).classes("text-xl font-medium").props('role="heading" aria-level=2')
                 ui.space()
                 self.icon = ui.icon("help").props("aria-hidden=true")

@@ -189,7 +189,7 @@ class _Page:
                 ui.label(event.title).classes(f"break-words w-full {colour}")
                 for line in event.lines:
                     ui.label(line).classes("text-sm break-words w-full")
-                details = ui.column().classes("w-full overflow-x-auto")
+                details = ui.column().classes("w-full text-sm overflow-x-auto")
             if event.again and can("send-again"):
                 title = _("Send delivery {id} again", id=event.again)
                 _button("redo", _("Send again"), lambda: with_reason("send-again", title, deliveries=[event.again]))

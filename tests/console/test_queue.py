@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.console.helpers import ConsoleLab, serious_faults
 from tests.e2e.helpers import RBC, WBC, fresh
-from tests.support import END, START, field, his_ack
+from tests.support import END, START, field, his_ack, wait_until
 
 REFUSING = ("[[route]]", '[destination.answers]\nAR = "refuse"\n\n[[route]]')
 WORDS = "<b>Patient not admitted</b>"
@@ -89,6 +89,10 @@ def test_what_was_delivered_is_sent_once_more_as_a_new_message(strict: ConsoleLa
     page.get_by_role("dialog").get_by_role("button", name="Send delivery").click()
     _, (another, _) = strict.ward.wait(specimen, 2)
     assert another != control_id
+    both = ["delivered"] * 2
+    wait_until(lambda: [one["state"] for one in strict.story(specimen, "delivery")] == both, 10, "both are delivered")
+    page.get_by_role("button", name="Waiting", exact=True).click()
+    page.get_by_role("button", name="Sent", exact=True).click()
     expect(row(page, specimen)).to_have_count(2)
 
 
