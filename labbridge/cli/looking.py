@@ -2,6 +2,7 @@
 
 import re
 from collections import Counter
+from collections.abc import Iterator
 from typing import Annotated, Any
 
 import typer
@@ -16,8 +17,10 @@ from labbridge.config import Settings
 from labbridge.model import Decided, Reason, Report
 from labbridge.showing import readable
 from labbridge.store.erasure import erased
-from labbridge.store.rows import Message
+from labbridge.store.rows import Message, Trace
 from labbridge.verification.reasons import Language, render_all
+from labbridge.views.story import Event, known, message_event, story
+from labbridge.views.texts import configure
 
 Limit = Annotated[int, typer.Option("--limit", "-n", help="How many at most.")]
 InChinese = Annotated[bool, typer.Option("--zh", help="Reasons in Chinese, whatever the site's language.")]
@@ -119,38 +122,44 @@ def trace(
         return
     language: Language = "zh" if chinese else settings.site.language
     number = re.fullmatch("#([0-9]{1,18})", specimen)
+    configure(settings.site.timezone, language)
     with reading(settings) as reader:
-        found = reader.trace(specimen)
-        message = reader.message(int(number[1])) if number and not found.reports else None
+        found = known(reader, specimen)
+        message = reader.message(int(number[1])) if number and not found.trace.reports else None
     if message is not None:
-        _show_message(message, settings, language, json)
-        return
-    if not found.reports:
+        _show_message(message, settings, json)
+    elif not found.trace.reports:
         fail(f"there is no message {specimen}" if number else f"nothing is known of specimen {specimen}")
-    events: list[dict[str, Any]] = [{"what": "message", **_plain(message)} for message in found.messages]
+    elif json:
+        for one in sorted(_rows(found.trace, settings), key=lambda row: row["at"]):
+            print_json(one)
+    else:
+        replies = {row.id: row.reply for row in found.trace.attempts}
+        for event in story(found):
+            _tell(event, settings)
+            if event.what == "answer" and event.opens:
+                _print(readable(replies[event.opens[1]]), 31)
+
+
+def _rows(found: Trace, settings: Settings) -> Iterator[dict[str, Any]]:
+    """Everything about a specimen as a program wants it."""
+    yield from ({"what": "message", **_plain(message)} for message in found.messages)
     for row in found.reports:
         if gone := erased(row.document):
-            events.append({"what": "report", **_plain(row), "deleted": found.erased.get(gone.audit_id, 0)})
+            deleted = f"by retention on {local(found.erased.get(gone.audit_id, 0), settings)}"
+            yield {"what": "report", **_plain(row), "deleted": deleted}
             continue
         report = model.decode(row.document, Report)
         edited = [result.code for result in report.results if result.edited]
-        about = {"results": len(report.results), "edited": edited, "reasons": report.problems}
-        events.append({"what": "report", **_plain(row), **about})
+        yield {"what": "report", **_plain(row), "results": len(report.results), "edited": edited, "reasons": report.problems}
     for decision in found.decisions:
-        if erased(decision.document):
-            events.append({"what": "decision", **_plain(decision)})
-            continue
-        decided = model.decode(decision.document, model.Decision)
-        events.append({"what": "decision", **_plain(decision), **_person(decided, settings), "decided": decided.results})
-    events += [{"what": "delivery", **_plain(delivery)} for delivery in found.deliveries]
-    events += [{"what": "answer", **_plain(attempt), "reply": readable(attempt.reply)} for attempt in found.attempts]
-    for event in sorted(events, key=lambda one: one["at"]):
-        if "deleted" in event:
-            event["deleted"] = f"by retention on {local(event['deleted'], settings)}"
-        if json:
-            print_json(event)
-        else:
-            _tell(local(event["at"], settings), event, language)
+        more: dict[str, Any] = {}
+        if not erased(decision.document):
+            decided = model.decode(decision.document, model.Decision)
+            more = {**_person(decided, settings), "decided": decided.results}
+        yield {"what": "decision", **_plain(decision), **more}
+    yield from ({"what": "delivery", **_plain(delivery)} for delivery in found.deliveries)
+    yield from ({"what": "answer", **_plain(attempt), "reply": readable(attempt.reply)} for attempt in found.attempts)
 
 
 def _person(decided: model.Decision, settings: Settings) -> dict[str, Any]:
@@ -164,53 +173,39 @@ def _person(decided: model.Decision, settings: Settings) -> dict[str, Any]:
 ON_SCREEN = 65536  # characters of a message
 
 
-def _show_message(message: Message, settings: Settings, language: Language, json: bool) -> None:
+def _show_message(message: Message, settings: Settings, json: bool) -> None:
     """One message of the journal and its bytes, a line for each record or segment."""
-    note = model.decode(message.note.encode() or b"[]", list[Reason])
+    gone = erased(message.body)
     if json:
-        kept = {} if erased(message.body) else {"body": message.body, "text": readable(message.body)}
+        note = model.decode(message.note.encode() or b"[]", list[Reason])
+        kept = {} if gone else {"body": message.body, "text": readable(message.body)}
         print_json({"what": "message", **_plain(message), "note": note, **kept})
         return
-    _tell(local(message.at, settings), {"what": "message", **_plain(message), "reasons": note}, language)
-    if erased(message.body):
+    _tell(message_event(message), settings)
+    if gone:
         console.print("its bytes were deleted by retention")
         return
     text = readable(message.body)
-    for line in text[:ON_SCREEN].splitlines(keepends=True):
-        console.print(as_text(line))
+    _print(text[:ON_SCREEN])
     if len(text) > ON_SCREEN:
         console.print(f"… and {len(text) - ON_SCREEN} characters more (--json)")
     if message.size > len(message.body):
         console.print(f"only the first {len(message.body)} of its {message.size} bytes were kept")
 
 
-_TOLD = (
-    "id",
-    "report_id",
-    "delivery_id",
-    "kind",
-    "analyzer",
-    "role",
-    "destination",
-    "state",
-    "results",
-    "actor",
-    "comment",
-    "tests",
-    "told",
-    "told_at",
-    "read_back",
-    "deleted",
-)
+def _print(text: str, indent: int = 0) -> None:
+    """A text as it came, its line ends as escapes."""
+    for line in text.splitlines(keepends=True):
+        console.print(as_text(" " * indent + line, "dim" if indent else ""))
 
 
-def _tell(at: str, event: dict[str, Any], language: Language) -> None:
+_COLOURS = {"good": "green", "bad": "red", "wait": "yellow", "": ""}
+
+
+def _tell(event: Event, settings: Settings) -> None:
     """One event of a specimen's story in words."""
-    words = "  ".join(f"{name} {event[name]}" for name in (*_TOLD, "size", "control_id", "outcome", "deleted") if event.get(name))
-    words += f"  edited by hand: {', '.join(event['edited'])}" if event.get("edited") else ""
-    console.print(as_text(f"{at}  {event['what']:<9} {words}"), as_text(render_all(event.get("reasons", ()), language), "yellow"))
-    for line in event.get("reply", "").splitlines(keepends=True):
-        console.print(as_text(f"{'':21}{line}", "dim"))
-    for one in event.get("decided", ()):
-        text = f"{'':21}{one.test or one.code} {one.value} {one.unit} {one.flag}: {one.verdict.action}"
-        console.print(as_text(text), as_text(render_all(one.verdict.reasons, language), "yellow"))
+    console.print(as_text(f"{local(event.at, settings)}  {event.what:<9} {event.title}", _COLOURS[event.tone]))
+    for line in event.lines:
+        console.print(as_text(f"{'':31}{line}"))
+    for row in event.table[1:]:
+        console.print(as_text(f"{'':31}{'  '.join(filter(None, row))}", "dim"))

@@ -1,31 +1,37 @@
 """Queue: what waits for each hospital, what it refused and in which words, and the acts that set it going again."""
 
 import asyncio
+import time
+from functools import cache, partial
 from typing import Any
 from zoneinfo import ZoneInfo
 
 from nicegui import ui
 
-from labbridge.console.acting import act, ask_reason
+from labbridge.console.acting import act
+from labbridge.console.asking import ask
 from labbridge.console.frame import page
 from labbridge.console.session import can
-from labbridge.console.specimen import address
+from labbridge.console.specimen import address, with_reason
+from labbridge.console.tables import Cell, plain_table
 from labbridge.console.watch import watch
 from labbridge.showing import brief
-from labbridge.store.rows import Attempt, Queued
+from labbridge.store.rows import Queued
+from labbridge.views import cards
 from labbridge.views.story import words_of
 from labbridge.views.texts import _, age_text, number_text, time_text
 from labbridge.views.waiting import PAGE, Accepted, Figures, Line, Picture, State, picture
 
-_figures: list[Figures] = []
+
+@cache
+def _figures() -> Figures:
+    """The counts that all pages share."""
+    return Figures(watch().reader, Accepted(watch().reader, ZoneInfo(watch().settings.site.timezone)))
 
 
 @page("/queue", "Queue", "see queue")
 async def queue() -> None:
     """The page."""
-    if not _figures:
-        accepted = Accepted(watch().reader, ZoneInfo(watch().settings.site.timezone))
-        _figures.append(Figures(watch().reader, accepted))
     await _Page().draw()
 
 
@@ -35,34 +41,32 @@ class _Card:
     def __init__(self, name: str, page: "_Page") -> None:
         self.name = name
         with ui.card().classes("min-w-[20rem] gap-1").props(f'role="region" aria-label="{name}"'):
-            with ui.row().classes("w-full items-center"):
+            with ui.row(wrap=False).classes("w-full items-center gap-1"):
                 ui.label(name).classes("text-xl font-medium").props('role="heading" aria-level=2')
                 ui.space()
-                with ui.row(wrap=False).classes("items-center gap-1") as self.standing:
-                    self.icon = ui.icon("help").props("aria-hidden=true")
-                    self.word = ui.label().classes("font-medium")
+                self.icon = ui.icon("help").props("aria-hidden=true")
+                self.word = ui.label().classes("font-medium")
             with ui.row().classes("w-full gap-6"):
-                names = (_("waiting"), _("retrying"), _("refused"), _("delivered today"))
-                self.figures = [_figure(one) for one in names]
+                self.figures = [_figure(one) for one in (_("waiting"), _("retrying"), _("refused"), _("delivered today"))]
             self.why = ui.label().classes("text-sm whitespace-pre-line min-h-[2.5rem]")
             with ui.row().classes("w-full gap-2"):
-                self.retry = ui.button(_("Retry all refused"), on_click=lambda: page.retry_all(name)).props("dense no-caps")
-                self.resume = ui.button(_("Resume"), icon="play_arrow", on_click=lambda: page.do("resume", destination=name))
-                self.pause = ui.button(_("Pause"), icon="pause", on_click=lambda: page.pause(name)).props("outline")
-        for button in (self.resume, self.pause):
-            button.props("dense no-caps")
+                self.retry = _button(_("Retry all refused"), lambda: page.retry_all(name))
+                self.resume = _button(_("Resume"), lambda: page.do("resume", destination=name))
+                title = _("Pause {destination}", destination=name)
+                self.pause = _button(_("Pause"), lambda: page.do("pause", title, destination=name), "outline")
 
     def show(self, stands: dict[str, Any], found: Picture) -> None:
         """Takes what the daemon says of it, and what the store has."""
-        none = (0, 0)
-        waiting, refused = (found.counts.get((self.name, state), none)[0] for state in ("queued", "refused"))
+        waiting, refused = (found.counts.get((self.name, state), (0, 0))[0] for state in ("queued", "refused"))
         values = (waiting, stands.get("retrying", 0), refused, found.today.get(self.name, 0))
         for label, value in zip(self.figures, values, strict=True):
             label.set_text(number_text(value))
-        icon, colour, word = _standing(stands)
-        self.icon.set_name(icon)
-        self.word.set_text(word)
-        self.standing.classes(replace=f"items-center gap-1 {colour}")
+        unknown = cards.State(_("unknown"), "help", "bad")
+        state = cards.destination(watch(), stands, time.time()).state if stands else unknown
+        self.icon.set_name(state.icon)
+        self.word.set_text(state.word)
+        for element in (self.icon, self.word):
+            element.classes(remove="lb-good lb-warn lb-bad", add=f"lb-{state.tone}")
         self.why.set_text("\n".join(_why(stands)))
         paused = bool(stands.get("paused"))
         self.retry.set_visibility(bool(refused) and can("retry"))
@@ -91,17 +95,15 @@ class _Page:
                     ui.toggle(self.names, value=self.destination, on_change=lambda event: self._turn(destination=event.value))
                 states = {"refused": _("Refused"), "queued": _("Waiting"), "sent": _("Sent")}
                 ui.toggle(states, value=self.state, on_change=lambda event: self._turn(state=event.value)).props("no-caps")
-                changed = _("The list has changed: show it")
-                self.news = ui.button(changed, icon="refresh", on_click=self._list).props("flat dense no-caps")
+                self.news = _button(_("The list has changed: show it"), self._list, "flat")
             self.list = ui.column().classes("w-full gap-2")
         await self._turn()
         watch().on_change("status", self._status)
         watch().on_change("queue", self._changed)
-        ui.context.client.on_connect(self._changed)  # what changed before the browser was there
 
     async def _read(self, fresh: bool = False) -> None:
         which = self.destination, self.state, self.offset
-        self.picture = await asyncio.to_thread(picture, watch().reader, _figures[0], *which, fresh)
+        self.picture = await asyncio.to_thread(picture, watch().reader, _figures(), *which, fresh)
         self._status()
 
     async def _changed(self) -> None:
@@ -124,28 +126,17 @@ class _Page:
 
     # -- what can be done ------------------------------------------------------------------------------------------
 
-    async def pause(self, name: str) -> None:
-        """Asks why, then pauses a destination."""
-        reason = await ask_reason(_("Pause {destination}", destination=name))
-        if reason:
-            await self.do("pause", destination=name, reason=reason)
+    async def do(self, command: str, title: str = "", **fields: Any) -> None:
+        """Sends a command, with the reason that is asked for under a title, then shows what became of the list."""
+        await (with_reason(command, title, **fields) if title else act(command, **fields))
+        await self._turn(offset=self.offset)
 
     async def retry_all(self, name: str) -> None:
         """Asks, since there may be many, then retries what a destination refused."""
-        count = self.picture.counts.get((name, "refused"), (0, 0))[0]
-        with ui.dialog() as dialog, ui.card():
-            ui.label(_("Send {count} refused deliveries to {destination} again?", count=number_text(count), destination=name))
-            with ui.row().classes("w-full justify-end"):
-                ui.button(_("Cancel"), on_click=lambda: dialog.submit(False)).props("flat no-caps")
-                ui.button(_("Retry all refused"), on_click=lambda: dialog.submit(True)).props("no-caps autofocus")
-        if await dialog:
+        count = number_text(self.picture.counts.get((name, "refused"), (0, 0))[0])
+        told = _("Send {count} refused deliveries to {destination} again?", count=count, destination=name)
+        if await ask(_("Retry all refused"), (), told=told) is not None:
             await self.do("retry", everything=True, destination=name)
-        dialog.delete()
-
-    async def do(self, command: str, **fields: Any) -> None:
-        """Sends a command, then shows what became of the list."""
-        await act(command, **fields)
-        await self._turn(offset=self.offset)
 
     # -- the list --------------------------------------------------------------------------------------------------
 
@@ -159,67 +150,45 @@ class _Page:
                 nothing = {"refused": _("Nothing was refused."), "queued": _("Nothing waits."), "sent": _("Nothing was sent yet.")}
                 ui.label(nothing[self.state]).classes("text-lg p-4")
                 return
-            with ui.row().classes("w-full items-center"):
-                self._pages()
-            with ui.element("div").classes("w-full overflow-x-auto"), ui.element("table").classes("w-full text-left lb-queue"):
-                heads = [_("delivery"), _("specimen"), _("since"), _("behind it"), _("the hospital's last words"), _("actions")]
-                with ui.element("thead"), ui.element("tr"):
-                    for head in heads:
-                        with ui.element("th").classes("p-2").props("scope=col"):
-                            ui.label(head)
-                with ui.element("tbody"):
-                    for line in self.drawn.lines:
-                        self._row(line)
+            if self.offset or len(self.drawn.lines) == PAGE:
+                self._pages(len(self.drawn.lines))
+            heads = [_("delivery"), _("specimen"), _("since"), _("behind it"), _("the hospital's last words"), _("actions")]
+            with ui.element("div").classes("w-full overflow-x-auto lb-queue"):
+                plain_table(heads, map(self._cells, self.drawn.lines))
 
-    def _pages(self) -> None:
+    def _pages(self, shown: int) -> None:
         """Where the list stands, and the way to what comes before and after."""
-        shown = len(self.drawn.lines)
-        if not self.offset and shown < PAGE:
-            return
-        ui.label(_("{first} to {last}", first=number_text(self.offset + 1), last=number_text(self.offset + shown)))
-        for icon, name, step in (("chevron_left", _("Earlier page"), -PAGE), ("chevron_right", _("Later page"), PAGE)):
-            button = ui.button(icon=icon, on_click=lambda step=step: self._turn(offset=self.offset + step))
-            button.props(f'flat dense round aria-label="{name}"')
-            button.set_enabled(self.offset > 0 if step < 0 else shown == PAGE)
+        with ui.row().classes("w-full items-center"):
+            ui.label(_("{first} to {last}", first=number_text(self.offset + 1), last=number_text(self.offset + shown)))
+            for icon, name, step in (("chevron_left", _("Earlier page"), -PAGE), ("chevron_right", _("Later page"), PAGE)):
+                button = ui.button(icon=icon, on_click=partial(self._turn, offset=self.offset + step))
+                button.props(f'flat dense round aria-label="{name}"')
+                button.set_enabled(self.offset > 0 if step < 0 else shown == PAGE)
 
-    def _row(self, line: Line) -> None:
-        one, last = line.delivery, line.last
-        with ui.element("tr").classes("border-t").props(f"data-delivery={one.id}"):
-            cells = [ui.element("td").classes("p-2 align-top") for _number in range(6)]
-        with cells[0]:
-            ui.label(str(one.id))
-        with cells[1]:
-            if one.specimen and can("see specimen"):
-                ui.link(brief(one.specimen, 40), address(one.specimen)).classes("font-mono")
-            else:
-                ui.label(brief(one.specimen, 40) if can("see specimen") else "").classes("font-mono")
-        with cells[2]:
-            ui.label(time_text(one.at))
-        with cells[3]:
-            ui.label(number_text(line.behind) if line.behind else "")
-        with cells[4]:
-            ui.label(_said(last)).classes("break-words max-w-[36rem]")
-        with cells[5], ui.row(wrap=False).classes("gap-1"):
-            self._buttons(one)
+    def _cells(self, line: Line) -> tuple[Cell, ...]:
+        """A delivery; the specimen and the hospital's words for who may know of patients."""
+        one, last, knows = line.delivery, line.last, can("see specimen")
+        name = brief(one.specimen, 40) if knows else ""
+        specimen: Cell = partial(ui.link, name, address(one.specimen)) if name else ""
+        said = (brief(last.outcome.partition(" ")[2], 20), words_of(last) if knows else "") if last else ()
+        behind = number_text(line.behind) if line.behind else ""
+        return str(one.id), specimen, time_text(one.at), behind, " — ".join(filter(None, said)), partial(self._buttons, one)
 
     def _buttons(self, one: Queued) -> None:
         """What can be done with one delivery."""
-        number: dict[str, Any] = {"deliveries": [one.id]}
+        do = partial(self.do, deliveries=[one.id])
+        with ui.row(wrap=False).classes("gap-1"):
+            if one.state == "refused" and can("retry"):
+                _button(_("Retry"), lambda: do("retry")).tooltip(_("The same message again"))
+            if one.state in ("delivered", "cancelled") and can("send-again"):
+                again = _button(_("Send again"), lambda: do("send-again", _("Send delivery {id} again", id=one.id)), "outline")
+                again.tooltip(_("A new message with a number of its own"))
+            if one.state in ("queued", "refused") and can("cancel"):
+                _button(_("Cancel"), lambda: do("cancel", _("Cancel delivery {id}", id=one.id)), "flat")
 
-        async def with_reason(command: str, title: str) -> None:
-            if reason := await ask_reason(title):
-                await self.do(command, reason=reason, **number)
 
-        if one.state == "refused" and can("retry"):
-            again = ui.button(_("Retry"), on_click=lambda: self.do("retry", **number)).props("dense no-caps")
-            again.tooltip(_("The same message again"))
-        if one.state in ("delivered", "cancelled") and can("send-again"):
-            title = _("Send delivery {id} again", id=one.id)
-            anew = ui.button(_("Send again"), on_click=lambda: with_reason("send-again", title)).props("dense no-caps outline")
-            anew.tooltip(_("A new message with a number of its own"))
-        if one.state in ("queued", "refused") and can("cancel"):
-            called = _("Cancel delivery {id}", id=one.id)
-            ui.button(_("Cancel"), on_click=lambda: with_reason("cancel", called)).props("dense no-caps flat")
+def _button(text: str, pressed: Any, look: str = "") -> ui.button:
+    return ui.button(text, on_click=pressed).props(f"dense no-caps {look}")
 
 
 def _figure(name: str) -> ui.label:
@@ -227,17 +196,6 @@ def _figure(name: str) -> ui.label:
         value = ui.label().classes("text-3xl font-medium")
         ui.label(name).classes("text-sm")
     return value
-
-
-def _standing(stands: dict[str, Any]) -> tuple[str, str, str]:
-    """Icon, colour and word for how a destination stands."""
-    if not stands:
-        return "help", "lb-bad", _("unknown")
-    if stands["paused"]:
-        return "pause_circle", "lb-warn", _("paused")
-    if not stands["connections"]:
-        return "error", "lb-bad", _("not connected")
-    return "check_circle", "lb-good", _("connected")
 
 
 def _why(stands: dict[str, Any]) -> list[str]:
@@ -252,11 +210,3 @@ def _why(stands: dict[str, Any]) -> list[str]:
     if stands.get("retrying"):
         lines.append(_("The next try is in {age}", age=age_text(stands["next_try"])))
     return lines
-
-
-def _said(last: Attempt | None) -> str:
-    """The last answer: its code, and the hospital's words to who may know of patients."""
-    if last is None:
-        return ""
-    words = words_of(last) if can("see specimen") else ""
-    return " — ".join(filter(None, (brief(last.outcome.partition(" ")[2], 20), words)))

@@ -5,32 +5,28 @@ import json
 import re
 from collections import Counter
 from collections.abc import Sequence
+from typing import Any
 from urllib.parse import quote
 
-import msgspec
 from nicegui import ui
 
 from labbridge import passport
 from labbridge.console import deeds
 from labbridge.console.acting import act, ask_reason
-from labbridge.console.bodies import Bodies, text_table
+from labbridge.console.bodies import Bodies
 from labbridge.console.frame import page
 from labbridge.console.keys import on_keys
-from labbridge.console.printing import printed  # whose address is to be looked at before ours
+from labbridge.console.printing import printed as printed  # whose address is to be looked at before ours
 from labbridge.console.results import results_panel
 from labbridge.console.session import can, user
+from labbridge.console.tables import plain_table
 from labbridge.console.watch import watch
-from labbridge.model import Reason
 from labbridge.showing import brief
-from labbridge.store import Reader
-from labbridge.store.rows import Audit, Message, Revision, Trace
-from labbridge.views.story import Event, state_text, story
-from labbridge.views.texts import _, clock_text, day_text, number_text, reason_text, time_text
-
-__all__ = ["address", "printed", "specimen"]
+from labbridge.store.rows import Message
+from labbridge.views.story import Event, Known, known, message_event, state_text, story
+from labbridge.views.texts import _, clock_text, day_text, number_text, time_text
 
 EVENTS = 60  # shown at once, the newest
-AUDITS = 500
 _ICONS = {
     "message": "input",
     "reading": "menu_book",
@@ -41,36 +37,13 @@ _ICONS = {
     "answer": "local_hospital",
     "audit": "visibility",
 }
-_TONES = {"good": ("check_circle", "lb-good"), "bad": ("error", "lb-bad"), "wait": ("hourglass_top", "lb-warn")}
-
-
-class Known(msgspec.Struct, frozen=True):
-    """What the store has of a specimen."""
-
-    trace: Trace
-    audits: tuple[Audit, ...]
-    revisions: tuple[Revision, ...]
-    until: int  # the audit was looked through up to this id
-
-    @property
-    def marks(self) -> tuple[int, ...]:
-        """What grows when something happens to the specimen."""
-        trace = self.trace
-        states = [row.state for row in trace.reports] + [row.state for row in trace.deliveries]
-        counts = (len(trace.messages), len(trace.decisions), len(trace.attempts), len(self.audits))
-        return (*counts, hash(tuple(states)))
-
-
-def known(reader: Reader, specimen: str, before: Known | None = None) -> Known:
-    """Reads it all; of the audit, which may be long, only what came after ``before``."""
-    trace, until = reader.trace(specimen), reader.last_audit()
-    subjects = [f"specimen {specimen}", specimen]
-    subjects += [f"message {row.id}" for row in trace.messages] + [f"report {row.report_id}" for row in trace.reports]
-    subjects += [f"delivery {row.id}" for row in trace.deliveries]
-    read = reader.audits(subjects, before.until if before else 0) if trace.reports else []
-    audits = (*(before.audits if before else ()), *read)[-AUDITS:]
-    revisions = reader.rows(Revision, "id", {row.revision for row in trace.decisions}, large=False)
-    return Known(trace, audits, tuple(revisions), max(until, audits[-1].id if audits else 0))
+_TONES = {
+    "good": ("check_circle", "lb-good"),
+    "bad": ("error", "lb-bad"),
+    "wait": ("hourglass_top", "lb-warn"),
+    "": ("", ""),  # the event's own
+}
+_STATES = {"released": "good", "held": "wait", "rejected": "bad"}  # of a report
 
 
 @page("/specimen/{specimen:path}", "Specimen", "see specimen")
@@ -101,14 +74,13 @@ async def _unknown(specimen: str) -> None:
 
 async def _one_message(message: Message) -> None:
     """A message that belongs to no specimen: why, and its bytes."""
-    ui.label(_("Message {id} from {analyzer}", id=message.id, analyzer=brief(message.analyzer))).classes("text-2xl")
-    ui.label(f"{time_text(message.at)} · {message.kind} · {state_text(message.state)}")
-    note = msgspec.json.decode(message.note.encode() or b"[]", type=list[Reason])
-    ui.label(brief(reason_text(note), 1000))
+    event = message_event(message)
+    ui.label(event.title).classes("text-2xl")
+    for line in (f"{time_text(message.at)} · {state_text(message.state)}", *event.lines):
+        ui.label(line)
 
     async def settle() -> None:
-        reason = await ask_reason(_("Settle message"))
-        if reason and (await act("reject", specimen=f"#{message.id}", reason=reason)).ok:
+        if await with_reason("reject", _("Settle message"), specimen=f"#{message.id}"):
             ui.navigate.reload()
 
     if message.state == "open" and can("reject"):
@@ -121,12 +93,18 @@ def address(specimen: str) -> str:
     return f"/specimen/{quote(specimen, safe='')}"
 
 
+async def with_reason(command: str, title: str, **fields: Any) -> bool:
+    """Asks for a reason under a title, then sends a command; whether it was done."""
+    reason = await ask_reason(title)
+    return reason is not None and (await act(command, reason=reason, **fields)).ok
+
+
 class _Page:
     """The parts of the page of a known specimen."""
 
     def __init__(self, specimen: str, found: Known) -> None:
         self.specimen, self.found = specimen, found
-        self.events = story(found.trace, found.audits)
+        self.events = story(found)
         self.first = max(0, len(self.events) - EVENTS)  # of those that are shown
         self.drawn: list[tuple[Event, ui.column]] = []
 
@@ -137,31 +115,24 @@ class _Page:
             place.props(f'tabindex=0 aria-label="{_("Results")}"')
             self.panel = await results_panel(self.specimen, named=False)
         with ui.row().classes("w-full gap-6 items-start flex-col lg:flex-row lg:flex-nowrap"):
-            with ui.column().classes("w-full lg:w-5/12 gap-2"):
+            with ui.column().classes("w-full lg:w-5/12 min-w-0 gap-2"):
                 ui.label(_("Story")).classes("text-xl").props('role="heading" aria-level=2')
                 self.earlier = ui.button(icon="expand_less", on_click=self._more).props("flat dense no-caps")
                 self.line = ui.column().classes("w-full gap-1")
-                self._story()
-                self._revisions()
-            with ui.column().classes("w-full lg:w-7/12 gap-2 lg:sticky lg:top-16"):
+                self.revisions = ui.expansion().classes("w-full text-sm")
+            with ui.column().classes("w-full lg:w-7/12 min-w-0 gap-2 lg:sticky lg:top-16"):
                 ui.label(_("Message")).classes("text-xl").props('role="heading" aria-level=2')
                 self.bodies = Bodies()
-        newest = self.found.trace.messages[-1:]
-        for message in newest:
+        self._show()
+        for message in self.found.trace.messages[-1:]:
             await self.bodies.show("message", message.id)
         on_keys(lambda key: deeds.press(self.panel, key))
         watch().on_change("queue", self._again)
-        ui.context.client.on_connect(self._again)  # what changed before the browser was there
 
     def _header(self) -> None:
-        states = Counter(row.state for row in self.found.trace.reports)
         with ui.row().classes("w-full items-center gap-6"):
             ui.label(brief(self.specimen, 60)).classes("text-3xl font-mono font-bold").props('role="heading" aria-level=1')
-            for state, count in states.items():
-                icon, colour = _TONES[{"released": "good", "held": "wait", "rejected": "bad"}.get(state, "wait")]
-                with ui.row().classes(f"items-center gap-1 {colour}"):
-                    ui.icon(icon).props("aria-hidden=true")
-                    ui.label(f"{state_text(state)}: {number_text(count)}")
+            self.states = ui.row().classes("gap-6")
             ui.space()
             if can("export"):
                 ui.button(_("Export"), icon="download", on_click=self._export).props("outline no-caps")
@@ -171,8 +142,26 @@ class _Page:
 
     def _presence(self) -> None:
         others = sorted(watch().present.get(self.specimen, set()) - {user().account})
-        self.others.set_text(_("Also open at the moment: {names}", names=", ".join(map(brief, others))) if others else "")
+        self.others.set_text(_("Also open at the moment: {names}", names=", ".join(map(brief, others))))
         self.others.set_visibility(bool(others))
+
+    def _show(self) -> None:
+        """What follows from what is known: how its reports stand, the story, the rules that decided."""
+        trace = self.found.trace
+        self.states.clear()
+        with self.states:
+            for state, count in Counter(row.state for row in trace.reports).items():
+                icon, colour = _TONES[_STATES.get(state, "")]
+                with ui.row().classes(f"items-center gap-1 {colour}"):
+                    ui.icon(icon or "history").props("aria-hidden=true")
+                    ui.label(f"{state_text(state)}: {number_text(count)}")
+        self._story()
+        counts = Counter(row.revision for row in trace.decisions)
+        used = [(one.digest.hex()[:12], time_text(one.at), number_text(counts[one.id])) for one in self.found.revisions]
+        self.revisions.set_text(_("Revisions used: {count}", count=len(used)))
+        self.revisions.clear()
+        with self.revisions:
+            plain_table((_("revision"), _("in force since"), _("decisions")), used)
 
     def _story(self) -> None:
         """The events by days, oldest first; those that are as they were stay untouched, and open where they are open."""
@@ -192,7 +181,7 @@ class _Page:
                 self.drawn.append((event, row))
 
     def _event(self, event: Event) -> None:
-        icon, colour = _TONES.get(event.tone, ("", ""))
+        icon, colour = _TONES[event.tone]
         with ui.row(wrap=False).classes("w-full gap-2 items-start lb-event").props(f"data-what={event.what}"):
             ui.label(clock_text(event.at)).classes("font-mono text-sm w-16 shrink-0")
             ui.icon(icon or _ICONS[event.what]).classes(f"text-lg shrink-0 {colour}").props("aria-hidden=true")
@@ -200,45 +189,27 @@ class _Page:
                 ui.label(event.title).classes(f"break-words w-full {colour}")
                 for line in event.lines:
                     ui.label(line).classes("text-sm break-words w-full")
-                details = ui.column().classes("w-full")
+                details = ui.column().classes("w-full text-sm overflow-x-auto")
             if event.again and can("send-again"):
-                button = ui.button(icon="redo", on_click=lambda: self._send_again(event.again)).props("flat dense round size=sm")
-                button.props(f'aria-label="{_("Send again")}"').tooltip(_("Send again"))
+                title = _("Send delivery {id} again", id=event.again)
+                _button("redo", _("Send again"), lambda: with_reason("send-again", title, deliveries=[event.again]))
             if event.table:
-                button = ui.button(icon="table_rows", on_click=lambda: _unfold(details, event.table)).props(
-                    "flat dense round size=sm"
-                )
-                button.props(f'aria-label="{_("Results")}"').tooltip(_("Results"))
-            if event.opens:
-                opens = event.opens
-                button = ui.button(icon="article", on_click=lambda: self.bodies.show(*opens)).props("flat dense round size=sm")
-                button.props(f'aria-label="{_("Show the message")}"').tooltip(_("Show the message"))
-
-    async def _send_again(self, delivery: int) -> None:
-        """A new message, with a number of its own."""
-        if reason := await ask_reason(_("Send delivery {id} again", id=delivery)):
-            await act("send-again", deliveries=[delivery], reason=reason)
+                _button("table_rows", _("Results"), lambda: _unfold(details, event.table))
+            if opens := event.opens:
+                _button("article", _("Show the message"), lambda: self.bodies.show(*opens))
 
     def _more(self) -> None:
         self.first = max(0, self.first - 10 * EVENTS)
         self._story()
 
-    def _revisions(self) -> None:
-        """Which rules decided: the revisions, and how many decisions each made."""
-        counts = Counter(row.revision for row in self.found.trace.decisions)
-        with ui.expansion(_("Revisions used: {count}", count=len(self.found.revisions))).classes("w-full text-sm"):
-            rows = [(_("revision"), _("in force since"), _("decisions"))]
-            for one in self.found.revisions:
-                rows.append((one.digest.hex()[:12], time_text(one.at), number_text(counts[one.id])))
-            text_table(rows)
-
     async def _again(self) -> None:
         """Something changed in the store: draws anew what is of this specimen."""
-        found = await asyncio.to_thread(known, watch().reader, self.specimen, self.found)
+        before = self.found
+        self.found = await asyncio.to_thread(known, watch().reader, self.specimen, before)
         self._presence()
-        if found.marks != self.found.marks:
-            self.found, self.events = found, story(found.trace, found.audits)
-            self._story()
+        if (self.found.trace, self.found.audits) != (before.trace, before.audits):
+            self.events = story(self.found)
+            self._show()
             if self.panel.idle:
                 await self.panel.load()
 
@@ -250,10 +221,13 @@ class _Page:
             ui.notify(_("It cannot be exported: {why}", why=error), type="negative", timeout=0, close_button=_("Close"))
             return
         text = await asyncio.to_thread(json.dumps, document, ensure_ascii=False)
-        if not (await act("export", specimen=self.specimen, quiet=True)).ok:
-            return
-        name = re.sub("[^0-9A-Za-z._-]", "_", self.specimen)[:80].lstrip(".")
-        ui.download.content(text.encode(), f"{name or 'specimen'}.json", "application/json")
+        if (await act("export", specimen=self.specimen, quiet=True)).ok:
+            name = re.sub("[^0-9A-Za-z._-]", "_", self.specimen)[:80].lstrip(".")
+            ui.download.content(text.encode(), f"{name or 'specimen'}.json", "application/json")
+
+
+def _button(icon: str, name: str, pressed: Any) -> None:
+    ui.button(icon=icon, on_click=pressed).props(f'flat dense round size=sm aria-label="{name}"').tooltip(name)
 
 
 def _unfold(place: ui.column, table: Sequence[Sequence[str]]) -> None:
@@ -262,4 +236,4 @@ def _unfold(place: ui.column, table: Sequence[Sequence[str]]) -> None:
         place.clear()
         return
     with place:
-        text_table(table)
+        plain_table(table[0], table[1:])

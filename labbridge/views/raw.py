@@ -4,8 +4,9 @@ Whatever the bytes are, nothing here raises and everything is bounded: what is l
 """
 
 import re
-from collections.abc import Iterator, Sequence
-from functools import lru_cache
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache, partial
+from itertools import zip_longest
 from typing import Any
 
 import hl7
@@ -15,6 +16,9 @@ from hl7apy.exceptions import ChildNotFound, UnsupportedVersion
 
 from labbridge.formats import er7
 from labbridge.showing import brief, readable, shown
+from labbridge.store import Reader
+from labbridge.store.rows import Attempt
+from labbridge.views.texts import _, time_text
 
 READ_BYTES = 1 << 20  # of a message, as text and as a tree
 SHOWN = 131_072  # characters of it
@@ -49,12 +53,26 @@ _RECORDS = {
 
 
 class Node(msgspec.Struct, frozen=True):
-    """One part of a message: where it stands (``OBX-5``), the standard's name of it, its text, and its parts."""
+    """One part of a message: where it stands (``OBX-5``; empty for a segment), the standard's name, its text, and its parts."""
 
     place: str
     name: str
     text: str
     parts: tuple["Node", ...] = ()
+
+
+def body_of(reader: Reader, kind: str, id: int) -> tuple[str, bytes, int] | None:
+    """A message, a delivery or an attempt (an answer): its title, its bytes, how many there were; None where it is not there."""
+    if kind == "message" and (message := reader.message(id)):
+        title = _("Message {id} from {analyzer}, {time}", id=id, analyzer=brief(message.analyzer), time=time_text(message.at))
+        return title, message.body, message.size
+    if kind == "delivery" and (delivery := reader.find_delivery(id)):
+        title = _("What {destination} receives: delivery {id}", destination=delivery.destination, id=id)
+        return title, delivery.payload, len(delivery.payload)
+    for attempt in reader.rows(Attempt, "id", [id]) if kind == "attempt" else ():
+        title = _("What the hospital answered to delivery {id}", id=attempt.delivery_id)
+        return title, attempt.reply, len(attempt.reply)
+    return None
 
 
 def text_lines(body: bytes) -> tuple[list[str], int]:
@@ -63,9 +81,13 @@ def text_lines(body: bytes) -> tuple[list[str], int]:
 
 
 def hex_lines(body: bytes, page: int = 0) -> list[str]:
-    """A page of lines of 16 bytes: offset, hexadecimal, text in which control characters have their pictures."""
-    begin = max(0, page) * PAGE
-    return [_hex_line(body[at : at + 16], at) for at in range(begin, min(begin + PAGE, len(body)), 16)]
+    """A page of lines of 16 bytes: offset, hexadecimal, and the printable ones of ASCII as text."""
+    lines = []
+    for at in range(page * PAGE, min(page * PAGE + PAGE, len(body)), 16):
+        data = body[at : at + 16]
+        text = "".join(chr(byte) if 32 <= byte < 127 else "·" for byte in data)
+        lines.append(f"{at:08x}  {data[:8].hex(' '):<23}  {data[8:].hex(' '):<23}  {text}")
+    return lines
 
 
 def pages(body: bytes) -> int:
@@ -95,13 +117,6 @@ def _lines(body: bytes) -> list[str]:
     return lines
 
 
-def _hex_line(data: bytes, at: int) -> str:
-    text = "".join(
-        chr(byte) if 32 <= byte < 127 else "·" if byte > 127 else "␡" if byte == 127 else chr(0x2400 + byte) for byte in data
-    )
-    return f"{at:08x}  {data[:8].hex(' '):<23}  {data[8:].hex(' '):<23}  {text}"
-
-
 def _bounded(nodes: Iterator[Node]) -> Iterator[Node]:
     """The nodes as long as there are no more than ``NODES`` with all their parts."""
     left = NODES
@@ -117,42 +132,40 @@ def _size(node: Node) -> int:
     return 1 + sum(map(_size, node.parts))
 
 
+def _field(
+    place: str, name: str, text: str, repeats: Sequence[Sequence[str]], names: Sequence[str] = (), plain: Callable[[str], str] = str
+) -> Node:
+    """A field; with its components below it where it has several, or repeats."""
+    parts = []
+    for count, components in enumerate(repeats, 1):
+        at = place if len(repeats) == 1 else f"{place}[{count}]"
+        for number, (component, called) in enumerate(zip_longest(components, names[: len(components)], fillvalue=""), 1):
+            if component:
+                parts.append(Node(f"{at}.{number}", called, brief(plain(component))))
+    return Node(place, name, brief(plain(text)), tuple(parts) if len(parts) > 1 else ())
+
+
 # -- HL7 -------------------------------------------------------------------------------------------------------------
 
 
 def _of_hl7(lines: Sequence[str]) -> Iterator[Node]:
     message: Any = hl7.parse("\r".join(lines))
-    header = er7.parse("\r".join(lines)).segments[0]
-    marks, version = header.delimiters, header.component(12).strip()
-    version = version if version in _VERSIONS else _USUAL
-    for segment, line in zip(message, (line for line in lines if line.strip()), strict=False):
+    header = er7.parse(lines[0]).segments[0]
+    plain = partial(er7.unescape, delimiters=header.delimiters)
+    version = header.component(12).strip()
+    for segment in message:
         name = shown(str(segment[0])[:3])
-        fields = _fields_of(name, version)
-        parts = [
-            _field(f"{name}-{number}", fields.get(number, ("", ())), field, marks)
-            for number, field in enumerate(segment)
-            if number and str(field)
-        ]
-        yield Node(name, "", brief(line, 80), tuple(parts))
-
-
-def _field(place: str, about: tuple[str, tuple[str, ...]], field: Any, marks: er7.Delimiters) -> Node:
-    """A field; with its components below it where it has several, or repeats."""
-    name, names = about
-    parts = []
-    for count, repeat in enumerate(field, 1):
-        at = place if len(field) == 1 else f"{place}[{count}]"
-        components = [repeat] if isinstance(repeat, str) else list(repeat)
-        for number, component in enumerate(components, 1):
-            if str(component):
-                called = names[number - 1] if number <= len(names) else ""
-                parts.append(Node(f"{at}.{number}", called, _plain(str(component), marks)))
-    whole = _plain(str(field), marks) if place not in ("MSH-1", "MSH-2") else shown(str(field))
-    return Node(place, name, whole, tuple(parts) if len(parts) > 1 else ())
-
-
-def _plain(text: str, marks: er7.Delimiters) -> str:
-    return brief(er7.unescape(text, marks))
+        fields = _fields_of(name, version if version in _VERSIONS else _USUAL)
+        parts = []
+        for number, field in enumerate(segment):
+            if number and str(field):
+                called, names = fields.get(number, ("", ()))
+                if name == "MSH" and number < 3:  # the delimiters themselves
+                    parts.append(Node(f"MSH-{number}", called, shown(str(field))))
+                    continue
+                repeats = [[one] if isinstance(one, str) else [str(part) for part in one] for one in field]
+                parts.append(_field(f"{name}-{number}", called, str(field), repeats, names, plain))
+        yield Node("", "", brief(str(segment), 80), tuple(parts))
 
 
 @lru_cache(maxsize=512)
@@ -186,21 +199,10 @@ def _of_records(lines: Sequence[str]) -> Iterator[Node]:
         if letter not in _RECORDS or record[1:2] not in ("", bar):
             yield Node("", "", brief(line))
             continue
-        names = _RECORDS[letter].split("|")
-        parts = [
-            _part(f"{letter}-{number}", names[number - 1] if number <= len(names) else "", text, (repeat, component))
-            for number, text in enumerate(record.split(bar), 1)
-            if text
-        ]
-        yield Node(letter, "", brief(record, 80), tuple(parts))
-
-
-def _part(place: str, name: str, text: str, marks: tuple[str, str]) -> Node:
-    if place == "H-2":
-        return Node(place, name.capitalize(), brief(text))
-    parts = []
-    repeats = text.split(marks[0])
-    for count, one in enumerate(repeats, 1):
-        at = place if len(repeats) == 1 else f"{place}[{count}]"
-        parts += [Node(f"{at}.{number}", "", brief(part)) for number, part in enumerate(one.split(marks[1]), 1) if part]
-    return Node(place, name.capitalize(), brief(text), tuple(parts) if len(parts) > 1 else ())
+        parts = []
+        for number, (text, name) in enumerate(zip_longest(record.split(bar), _RECORDS[letter].split("|"), fillvalue=""), 1):
+            if text:
+                whole = (letter, number) == ("H", 2)  # the delimiters themselves
+                repeats = [] if whole else [one.split(component) for one in text.split(repeat)]
+                parts.append(_field(f"{letter}-{number}", name.capitalize(), text, repeats))
+        yield Node("", "", brief(record, 80), tuple(parts))

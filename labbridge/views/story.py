@@ -12,10 +12,11 @@ import msgspec
 
 from labbridge import model
 from labbridge.formats.acknowledgement import read_answer
-from labbridge.model import Decided, Reason, Report
+from labbridge.model import Decided, Reason, Report, Result
 from labbridge.showing import brief
+from labbridge.store import Reader
 from labbridge.store.erasure import erased
-from labbridge.store.rows import Attempt, Audit, Decision, Delivery, Earlier, Message, Trace
+from labbridge.store.rows import Attempt, Audit, Decision, Delivery, Earlier, Message, Revision, Trace
 from labbridge.views.texts import _, clock_text, number_text, reason_text, time_text
 
 What = Literal["message", "reading", "mapping", "verdict", "person", "delivery", "answer", "audit"]
@@ -24,6 +25,7 @@ RULES = "rules"  # the actor of what nobody decided by hand
 
 _ORDER = {"message": 0, "reading": 1, "mapping": 2, "verdict": 3, "person": 3, "delivery": 4, "answer": 5, "audit": 6}
 _SEEN = frozenset({"viewed", "export"})
+AUDITS = 500  # told of
 _TESTS = 12  # named in one line
 
 
@@ -40,10 +42,33 @@ class Event(msgspec.Struct, frozen=True):
     again: int = 0  # the delivery that can be sent once more
 
 
-def story(trace: Trace, audits: Sequence[Audit] = ()) -> list[Event]:
+class Known(msgspec.Struct, frozen=True):
+    """What the store has of a specimen."""
+
+    trace: Trace
+    audits: tuple[Audit, ...] = ()
+    revisions: tuple[Revision, ...] = ()
+    until: int = 0  # the audit was looked through up to this id
+
+
+def known(reader: Reader, specimen: str, before: Known | None = None) -> Known:
+    """Reads it all; of the audit, which may be long, only what came after ``before``."""
+    trace, until = reader.trace(specimen), reader.last_audit()
+    if not trace.reports:
+        return Known(trace)
+    named = {"message": [row.id for row in trace.messages], "report": [row.report_id for row in trace.reports]}
+    named["delivery"] = [row.id for row in trace.deliveries]
+    subjects = [f"specimen {specimen}", specimen, *(f"{kind} {id}" for kind, ids in named.items() for id in ids)]
+    audits = [*(before.audits if before else ()), *reader.audits(subjects, before.until if before else 0)][-AUDITS:]
+    revisions = reader.rows(Revision, "id", {row.revision for row in trace.decisions}, large=False)
+    return Known(trace, tuple(audits), tuple(revisions), max(until, audits[-1].id if audits else 0))
+
+
+def story(known: Known) -> list[Event]:
     """The events in the order in which they happened."""
+    trace = known.trace
     reports = {row.report_id: None if erased(row.document) else model.decode(row.document, Report) for row in trace.reports}
-    events = [_message(message) for message in trace.messages]
+    events = [message_event(message) for message in trace.messages]
     events += [_reading(row, reports[row.report_id], trace.erased) for row in trace.reports]
     told = set()
     for row in trace.decisions:
@@ -56,17 +81,8 @@ def story(trace: Trace, audits: Sequence[Audit] = ()) -> list[Event]:
     events += [_delivery(row) for row in trace.deliveries]
     whither = {row.id: row.destination for row in trace.deliveries}
     events += [_answer(row, whither.get(row.delivery_id, "")) for row in trace.attempts]
-    events += _audits([row for row in audits if (row.at, row.subject) not in told])
+    events += _audits([row for row in known.audits if (row.at, row.subject) not in told])
     return sorted(events, key=lambda event: (event.at, _ORDER[event.what]))
-
-
-def standing(row: Earlier) -> tuple[Report | None, tuple[Decided, ...]]:
-    """What a report says, and its verdicts as they stand now; None where retention deleted it."""
-    if erased(row.document):
-        return None, ()
-    decisions = [model.decode(document, model.Decision) for document in row.decisions if not erased(document)]
-    latest = {one.index: one for decision in decisions for one in decision.results}
-    return model.decode(row.document, Report), tuple(latest[index] for index in sorted(latest))
 
 
 def state_text(state: str) -> str:
@@ -96,7 +112,8 @@ def verdict_text(action: str) -> str:
 # -- what came in ----------------------------------------------------------------------------------------------------
 
 
-def _message(row: Message) -> Event:
+def message_event(row: Message) -> Event:
+    """A message that came, and what is wrong with it."""
     lines = [_("{size} bytes over {link}", size=number_text(row.size), link=brief(row.link))]
     if row.control_id:
         lines.append(_("Its control id: {id}", id=brief(row.control_id)))
@@ -177,8 +194,8 @@ def _mapping(row: Decision, decision: model.Decision, report: Report | None) -> 
     lines = [_("Not mapped: {codes}", codes=_some(unmapped))] if unmapped else []
     table = [(_("code"), _("as sent"), _("test"), _("reported"))]
     for one in decision.results:
-        sent = report.results[one.index] if report and one.index < len(report.results) else None
-        raw = brief(f"{sent.value} {sent.unit}".strip(), 60) if sent else ""
+        sent = _sent(one, report)
+        raw = brief(f"{sent.value} {sent.unit}".strip(), 60)
         table.append((brief(one.code, 60), raw, brief(one.test, 60) or "—", _quantity(one.value, one)))
     mapped = sum(1 for one in decision.results if one.test)
     title = _("{mapped} of {count} results mapped", mapped=mapped, count=len(decision.results))
@@ -190,18 +207,15 @@ def _verdicts(decision: model.Decision, report: Report | None) -> tuple[tuple[st
         return ()
     table: list[tuple[str, ...]] = [(_("test"), _("value"), _("flag"), _("what became of it"), _("why"))]
     for one in decision.results:
-        value = one.value or (report.results[one.index].value if report and one.index < len(report.results) else "")
-        why = brief(reason_text(one.verdict.reasons), 400)
-        table.append(
-            (
-                brief(one.test or one.code, 60),
-                _quantity(value, one),
-                one.flag,
-                f"{verdict_text(one.verdict.action)} ({one.status})",
-                why,
-            )
-        )
+        value = _quantity(one.value or _sent(one, report).value, one)
+        state = f"{verdict_text(one.verdict.action)} ({one.status})"
+        table.append((brief(one.test or one.code, 60), value, one.flag, state, brief(reason_text(one.verdict.reasons), 400)))
     return tuple(table)
+
+
+def _sent(one: Decided, report: Report | None) -> Result:
+    """The result as the analyzer sent it; empty where a person entered it, or where the report was deleted."""
+    return report.results[one.index] if report and one.index < len(report.results) else Result(one.code)
 
 
 def _quantity(value: str, one: Decided) -> str:

@@ -1,9 +1,9 @@
 """The paper has what stands released, once a test, and names what is not verified without its value."""
 
 from labbridge import model
-from labbridge.console.printing import paper
 from labbridge.model import Patient, Report, Result, Specimen
 from labbridge.store.rows import Decision, Earlier, Message, Trace
+from labbridge.views.paper import paper, stamp_text
 from tests.console.test_story import at, decided, decision
 from tests.small_lab import tables
 
@@ -45,6 +45,15 @@ def test_the_newest_of_a_test_stands_and_what_was_withdrawn_does_not() -> None:
     rows = [row(1, K, GLU), row(2, K), row(3, K, state="rejected"), row(4, K, state="kept")]
     found = paper(traced(rows, first, second, gone, rejected), tables()[0])
     assert [(line.test, line.value) for line in found.lines] == [("K Potassium", "4.3")]
+
+
+def test_dates_are_written_for_people() -> None:
+    assert [stamp_text(text) for text in ("19800101", "20261121101500", "202611211015+0800")] == [
+        "1980-01-01",
+        "2026-11-21 10:15",
+        "2026-11-21 10:15",
+    ]
+    assert [stamp_text(text) for text in ("", "1980", "2026112110", "x")] == ["", "1980", "2026112110", "x"]
 
 
 def test_two_patients_are_both_told() -> None:

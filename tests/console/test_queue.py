@@ -116,11 +116,11 @@ def test_a_delivery_is_cancelled_with_a_reason_and_its_lane_goes_on(strict: Cons
 def test_a_destination_is_paused_and_resumed(strict: ConsoleLab, page: Page) -> None:
     strict.login(page, "it", path="/queue")
     his = card(page)
-    expect(his).to_contain_text("connected")
+    expect(his).to_contain_text("Connected")
     his.get_by_role("button", name="Pause").click()
     page.get_by_role("textbox", name="Reason").fill("they change their system")
     page.get_by_role("dialog").get_by_role("button", name="Pause his").click()
-    expect(his).to_contain_text("paused")
+    expect(his).to_contain_text("Paused")
     specimen = fresh()
     strict.tell(specimen, WBC)
     page.get_by_role("button", name="Waiting", exact=True).click()
@@ -128,7 +128,7 @@ def test_a_destination_is_paused_and_resumed(strict: ConsoleLab, page: Page) -> 
     assert strict.ward.of(specimen) == []
     his.get_by_role("button", name="Resume").click()
     strict.ward.wait(specimen)
-    expect(his).to_contain_text("connected")
+    expect(his).to_contain_text("Connected")
 
 
 def test_who_may_do_nothing_sees_no_button_and_an_administrator_no_patient(strict: ConsoleLab, page: Page) -> None:

@@ -54,7 +54,7 @@ def test_an_edited_value_is_a_correction_and_an_entered_one_is_new(shared: Lab) 
     shared.well("edit", specimen, "PLT", "210", "--reason", "counted by hand")
     assert _said(shared.ward.wait(specimen, 3)[-1][1]) == [("H032", "210", "F")]
     told = shared.well("trace", specimen)
-    for words in ("kind edit", "counted by hand", "changed by hand from 5.50", "entered by hand"):
+    for words in ("edited a result", "counted by hand", "changed by hand from 5.50", "entered by hand"):
         assert words in told
     assert all(_valid(message) for _, message in shared.ward.of(specimen))
 
@@ -89,7 +89,7 @@ def test_who_was_told_is_kept_and_lets_a_critical_value_leave(shared: Lab) -> No
     kinds = [row.get("kind", "") for row in shared.story(specimen, "decision")]
     assert kinds == ["", "acknowledge", "comment", "call-back", "release"]
     told = shared.well("trace", specimen)
-    for words in ("smear ordered", "told Dr. Li", "read_back yes"):
+    for words in ("smear ordered", "Told Dr. Li at", ", read back"):
         assert words in told
 
 
