@@ -8,7 +8,7 @@ import stat
 import sys
 import threading
 import time
-from importlib import import_module, util
+from importlib import import_module
 from pathlib import Path
 
 from nicegui import app, ui
@@ -31,8 +31,7 @@ def run(settings: Settings, path: Path) -> None:
     texts.configure(settings.site.timezone, settings.site.language, session.language)
     watch.start(watch.Watch(settings, path, Reader(settings.store.url)))
     for name in MODULES:
-        if util.find_spec(f"labbridge.console.{name}") is not None:
-            import_module(f"labbridge.console.{name}")
+        import_module(f"labbridge.console.{name}")
     login.register()
     alarm.register()
     ui.add_css(Path(__file__).with_name("style.css").read_text("utf-8"), shared=True)

@@ -107,8 +107,7 @@ def pictures(lab: ConsoleLab, page: Page, language: str) -> None:
 def main() -> None:
     """Makes all pictures anew."""
     for name in app.MODULES:
-        if importlib.util.find_spec(f"labbridge.console.{name}") is not None:
-            importlib.import_module(f"labbridge.console.{name}")
+        importlib.import_module(f"labbridge.console.{name}")
     IMAGES.mkdir(parents=True, exist_ok=True)
     with ExitStack() as stack:
         folder = stack.enter_context(TemporaryDirectory())
