@@ -4,6 +4,7 @@ from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from datetime import datetime, timedelta
 from pathlib import Path
+from time import sleep
 from zoneinfo import ZoneInfo
 
 import pytest
@@ -85,7 +86,7 @@ def test_a_page_of_the_list_is_bounded(place: tuple[Store, Reader, Clock]) -> No
     assert {state: count for (_, state), (count, _) in refused.counts.items()} == {"queued": PAGE + 4, "refused": 1}
 
 
-def test_all_pages_share_one_reading_a_second(place: tuple[Store, Reader, Clock]) -> None:
+def test_all_pages_share_one_reading_a_second(place: tuple[Store, Reader, Clock], monkeypatch: pytest.MonkeyPatch) -> None:
     store, reader, clock = place
     seconds = [0.0]
     figures = Figures(reader, Accepted(reader, ZONE, clock.screen), lambda: seconds[0])
@@ -95,6 +96,8 @@ def test_all_pages_share_one_reading_a_second(place: tuple[Store, Reader, Clock]
     assert figures.read() == ({}, {})
     assert figures.read(fresh=True)[1] == {"his": 1}
     answered(store)
+    read = Reader.accepted
+    monkeypatch.setattr(Reader, "accepted", lambda *given: (sleep(0.01), read(*given))[1])  # a slow disk
     with ThreadPoolExecutor(8) as pool:
         assert {one[1]["his"] for one in pool.map(lambda _: figures.read(fresh=True), range(50))} == {2}
     answered(store)
