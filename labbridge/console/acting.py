@@ -46,11 +46,14 @@ def _say(answer: Answer) -> None:
 
 
 class Question:
-    """A dialog with a button that goes on and one that turns back; what it asks is built in its ``body``."""
+    """A dialog with a button that goes on and one that turns back; what it asks is built in its ``body``.
+
+    It belongs to the page: what was clicked may be drawn anew, or be gone, while it is open.
+    """
 
     def __init__(self, title: str, word: str = "") -> None:
         self._wrong, self._reason = False, ""
-        with ui.dialog() as self._dialog, ui.card().classes("w-[44rem] max-w-full"):
+        with ui.context.client.content, ui.dialog() as self._dialog, ui.card().classes("w-[44rem] max-w-full"):
             self._dialog.props["aria-label"] = title
             ui.label(title).classes("text-lg font-medium lb-wrap")
             self.body = ui.column().classes("w-full gap-2")

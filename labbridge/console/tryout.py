@@ -30,8 +30,8 @@ async def judge(draft: Draft) -> list[Line] | None:
 
 def mistake(what: str) -> ui.row:
     """A line that says what is wrong."""
-    with ui.row().classes("items-start gap-1 no-wrap lb-bad") as row:
-        ui.icon("error")
+    with ui.row().classes("items-center gap-1 no-wrap lb-bad") as row:
+        ui.icon("error").classes("text-xl")
         ui.label(brief(what, 500)).classes("lb-wrap")
     return row
 

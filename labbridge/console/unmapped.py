@@ -148,7 +148,7 @@ class _Mapping:
             with ui.row().classes("w-full gap-3"):
                 self._test = ui.select(tests, label=_("Test"), value=test, with_input=True, clearable=True, on_change=self._check)
                 self._test.classes("grow")
-                self._action = ui.select(list(ACTIONS), value="report", label=_("Action"), on_change=self._check)
+                self._action = ui.select(list(ACTIONS), value="report", label=_("Action"), on_change=self._check).classes("w-32")
             with ui.row().classes("w-full gap-3"):
                 self._more = {name: ui.input(name, on_change=self._check).props("debounce=300").classes("w-40") for name in FIELDS}
             ui.label(_("This line is written into {file}:", file=self._file.name)).classes("lb-quiet")
@@ -157,12 +157,13 @@ class _Mapping:
 
     async def ask(self) -> None:
         """Asks, maps, and goes on to what would leave."""
-        await self._check()
-        reason = await self._question.reason(_("mapped on the console"))
-        if reason and (draft := self._draft) is not None:
-            answer = await act("map", file=draft.file, text=draft.text, known=draft.known, reason=reason)
-            if answer.ok and session.can("release-mapped"):
-                await preview()
+        with ui.context.client.content:  # the button is gone once the code is mapped
+            await self._check()
+            reason = await self._question.reason(_("mapped on the console"))
+            if reason and (draft := self._draft) is not None:
+                answer = await act("map", file=draft.file, text=draft.text, known=draft.known, reason=reason)
+                if answer.ok and session.can("release-mapped"):
+                    await preview()
 
     def _drawn_up(self) -> Draft:
         """The table with the new line. Raises MapError and SheetError where the file cannot be read."""
