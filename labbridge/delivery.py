@@ -141,10 +141,7 @@ class Outbox:
 
     def _in_doubt(self, number: int) -> None:
         """What was withdrawn had been sent, and nobody knows whether it arrived."""
-        self.store.submit(partial(self._follow, number), self._followed, partial(self._not_followed, number))
-
-    def _follow(self, number: int, tx: Transaction) -> Sequence[Queued]:
-        return self.late(tx, number)
+        self.store.submit(lambda tx: self.late(tx, number), self._followed, partial(self._not_followed, number))
 
     def _followed(self, queued: Sequence[Queued]) -> None:
         for one in queued:

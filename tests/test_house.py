@@ -22,7 +22,7 @@ from labbridge.verification.reasons import TEXTS
 ROOT = Path(labbridge.__file__).parents[1]
 MODULES = sorted((ROOT / "labbridge").rglob("*.py"))
 PROFILES = sorted((ROOT / "analyzers").glob("*/profile.toml"))
-LARGEST_MODULE, LARGEST_PACKAGE = 400, 16000
+LARGEST_MODULE, LARGEST_PACKAGE = 400, 20000
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 

@@ -7,7 +7,7 @@ import msgspec
 from labbridge import pipeline
 from labbridge.batch import past_of, write_decision
 from labbridge.commands.request import CommandError, Done, Request
-from labbridge.commands.work import Work
+from labbridge.commands.work import Work, observations
 from labbridge.context import Context
 from labbridge.lanes import Queued
 from labbridge.model import Decided, Decision, Reason, Verdict
@@ -82,12 +82,12 @@ class _Deliveries(Work):
         mine = next((report for report in reports if report.report_id == row.report_id), None)
         if mine is None or mine.state == "rejected":
             raise CommandError(f"delivery {row.id} cannot be sent again: its report was rejected, or is another specimen's")
-        tests = self.carried(mine, row)
+        tests = observations(row.payload).keys()
         for report in reports:
             for later in self.tx.deliveries_of(report.report_id):
                 same = later.id > row.id and later.destination == row.destination
-                if same and later.state != "cancelled" and (again := tests & self.carried(report, later)):
-                    which = ", ".join(sorted(again))
+                if same and later.state != "cancelled" and (again := tests & observations(later.payload).keys()):
+                    which = ", ".join(sorted(code.decode("utf-8", "backslashreplace") for code in again))
                     raise CommandError(f"delivery {row.id} cannot be sent again: {which} left again as delivery {later.id}")
 
     def _chosen(self, *states: str) -> list[Any]:

@@ -11,7 +11,7 @@ from labbridge import amending, pipeline
 from labbridge.amending import Case
 from labbridge.batch import past_of, write_decision
 from labbridge.commands.request import CommandError, Done, Request
-from labbridge.commands.work import Work, unwritable
+from labbridge.commands.work import Work, observations, unwritable
 from labbridge.context import Context, Past
 from labbridge.formats.oru import UnwritableError
 from labbridge.model import Decided, Decision, Reason, Report, Verdict, decode, encode
@@ -170,7 +170,7 @@ class Moving(Work):
                 _, row, past, other = max(having, key=lambda each: each[0])
                 again = other if other.status == "X" else replace(other, status="C")
                 out = self._outgoing(row, past, [again], destination)
-                if _observations(out.payload)[self._code(test, destination)][0] != there:
+                if observations(out.payload)[self._code(test, destination)][0] != there:
                     restored.setdefault(row.report_id, Restored(row, past, destination, [])).results.append(again)
             else:
                 why = Reason("withdrawn", {"why": self.request.reason})
@@ -188,7 +188,7 @@ class Moving(Work):
             return repeats and row.state != "rejected"
 
         for part, row in lane:
-            told = {} if erased(part.payload) else _observations(part.payload)
+            told = {} if erased(part.payload) else observations(part.payload)
             if code in told:
                 value, status = told[code]
             elif part.state == "delivered" and test in self.carried(row, part):
@@ -334,9 +334,3 @@ class Moving(Work):
     def _decision(self, report_id: int, decision: Decision) -> int:
         document = encode(decision)
         return self.tx.decision(report_id=report_id, actor=self.actor, revision=self.revision_id(), document=document)
-
-
-def _observations(payload: bytes) -> dict[bytes, tuple[bytes, bytes]]:
-    """OBX-5 and OBX-11 of each OBX of a message that we wrote, by the code in OBX-3."""
-    rows = [line.split(b"|") for line in payload.split(b"\r") if line.startswith(b"OBX|")]
-    return {row[3].partition(b"^")[0]: (row[5], row[11]) for row in rows if len(row) > 11}

@@ -227,3 +227,9 @@ def _value(one: Decided | None) -> str:
 
 def _json(value: Any) -> str:
     return model.encode(value).decode()
+
+
+def observations(payload: bytes) -> dict[bytes, tuple[bytes, bytes]]:
+    """OBX-5 and OBX-11 of each OBX of a message that we wrote, by the code in OBX-3."""
+    rows = [line.split(b"|") for line in payload.split(b"\r") if line.startswith(b"OBX|")]
+    return {row[3].partition(b"^")[0]: (row[5], row[11]) for row in rows if len(row) > 11}

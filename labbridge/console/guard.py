@@ -5,12 +5,12 @@ the two forms; both must come from a page of ours, which ``Origin`` tells.
 """
 
 import secrets
-from http.cookies import CookieError, SimpleCookie
 from urllib.parse import parse_qs, quote, urlsplit
 
 from nicegui import Client
 from starlette.datastructures import Headers, MutableHeaders
-from starlette.responses import PlainTextResponse, RedirectResponse
+from starlette.requests import HTTPConnection
+from starlette.responses import PlainTextResponse, RedirectResponse, Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from labbridge.console import session
@@ -44,62 +44,45 @@ class Guard:
         if scope["type"] not in ("http", "websocket"):
             await self._app(scope, receive, send)
             return
-        headers, path = Headers(scope=scope), scope["path"]
         session.asked.set(scope)
-        answer = send if scope["type"] == "websocket" else _Answer(send)
-        changes = scope["type"] == "websocket" or scope.get("method") not in ("GET", "HEAD")
-        if changes and not same_origin(headers):
-            await _refuse(scope, receive, answer, PlainTextResponse("not from a page of labbridge", 403))
-            return
-        if path.startswith(SOCKET) and scope["type"] == "http":
-            await _refuse(scope, receive, answer, PlainTextResponse("websocket only", 403))
-            return
-        if not path.startswith(OPEN):
-            refusal = await self._known(scope, headers)
-            if refusal is None and path.startswith(SOCKET) and not _own_page(scope):
-                refusal = PlainTextResponse("another session's page", 403)
-            if refusal is not None:
-                await _refuse(scope, receive, answer, refusal)
-                return
-        await self._app(scope, receive, answer)
-
-    async def _known(self, scope: Scope, headers: Headers) -> PlainTextResponse | RedirectResponse | None:
-        """Notes whose request it is; the answer to who is nobody."""
-        try:
-            scope[session.KEY] = found = await session.whose(token(headers))
-        except session.Silent:
-            return PlainTextResponse(_("labbridge does not answer. Please try again."), 503, {"Refresh": "3"})
-        return None if found is not None else RedirectResponse("/login?next=" + quote(quote(scope["path"]), safe=""), 303)
+        socket = scope["type"] == "websocket"
+        answer = send if socket else _Answer(send)
+        refusal = await _refusal(HTTPConnection(scope), socket)
+        if refusal is None:
+            await self._app(scope, receive, answer)
+        elif socket:
+            await send({"type": "websocket.close", "code": 1008})
+        else:
+            await refusal(scope, receive, answer)
 
 
-def token(headers: Headers) -> str:
-    """The session's token in the cookie."""
+async def _refusal(asked: HTTPConnection, socket: bool) -> Response | None:
+    """The answer to what may not pass; notes whose request it is where it may."""
+    scope, path = asked.scope, asked.scope["path"]
+    if (socket or scope["method"] not in ("GET", "HEAD")) and not _same_origin(asked.headers):
+        return PlainTextResponse("not from a page of labbridge", 403)
+    if path.startswith(OPEN):
+        return None
+    if path.startswith(SOCKET) and not socket:
+        return PlainTextResponse("websocket only", 403)
     try:
-        found = SimpleCookie(headers.get("cookie", "")).get(session.COOKIE)
-    except CookieError:
-        return ""
-    return found.value if found else ""
+        scope[session.KEY] = found = await session.whose(asked.cookies.get(session.COOKIE, ""))
+    except session.Silent:
+        return PlainTextResponse(_("labbridge does not answer. Please try again."), 503, {"Refresh": "3"})
+    if found is None:
+        return RedirectResponse("/login?next=" + quote(quote(path), safe=""), 303)
+    wanted = parse_qs(scope["query_string"].decode("latin-1")).get("client_id", [""])[0]  # read as the framework does
+    client = Client.instances.get(wanted) if socket else None
+    owner = client.request.scope.get(session.KEY) if client else None
+    if owner is not None and owner.session != found.session:
+        return PlainTextResponse("another session's page", 403)
+    return None
 
 
-def same_origin(headers: Headers) -> bool:
+def _same_origin(headers: Headers) -> bool:
     """Whether a page of ours made the request, as the browser says."""
     origin = urlsplit(headers.get("origin", "")).netloc
     return bool(origin) and origin == headers.get("host") and headers.get("sec-fetch-site", "same-origin") == "same-origin"
-
-
-def _own_page(scope: Scope) -> bool:
-    """Whether the page that a websocket belongs to was made for the same session."""
-    asked = parse_qs(scope["query_string"].decode("latin-1")).get("client_id", [""])[0]
-    client = Client.instances.get(asked)
-    owner = client.request.scope.get(session.KEY) if client else None
-    return owner is None or owner.session == scope[session.KEY].session
-
-
-async def _refuse(scope: Scope, receive: Receive, send: Send, response: PlainTextResponse | RedirectResponse) -> None:
-    if scope["type"] == "websocket":
-        await send({"type": "websocket.close", "code": 1008})
-    else:
-        await response(scope, receive, send)
 
 
 class _Answer:

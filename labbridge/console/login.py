@@ -2,8 +2,9 @@
 
 import asyncio
 from html import escape
+from pathlib import Path
 from string import Template
-from urllib.parse import parse_qs, quote, urlsplit
+from urllib.parse import parse_qsl, quote, urlsplit
 
 from nicegui import app
 from starlette.background import BackgroundTask
@@ -16,6 +17,7 @@ from labbridge.console.watch import watch
 from labbridge.views.texts import _, language
 
 LONGEST_FORM = 4096
+_PAGE = Template(Path(__file__).with_name("login.html").read_text("utf-8"))
 
 
 async def form(request: HttpRequest) -> Response:
@@ -29,8 +31,7 @@ async def login(request: HttpRequest) -> Response:
     fields = await _fields(request)
     goal = _local(fields.get("next", "/"))
     try:
-        asked = Request("login", account=fields.get("account", ""), password=fields.get("password", ""))
-        told = await session.send(asked)
+        told = await session.send(Request("login", account=fields.get("account", ""), password=fields.get("password", "")))
     except session.Silent:
         return _page(goal, _("labbridge does not answer. Please try again."), 503)
     if not told.get("ok"):
@@ -73,7 +74,7 @@ async def _fields(request: HttpRequest) -> dict[str, str]:
         body += part
         if len(body) > LONGEST_FORM:
             return {}
-    return {name: values[0] for name, values in parse_qs(body.decode("utf-8", "replace")).items()}
+    return dict(parse_qsl(body.decode("utf-8", "replace")))
 
 
 def _local(goal: str) -> str:
@@ -93,22 +94,5 @@ def _page(goal: str, told: str, status: int = 200) -> HTMLResponse:
         "told": told,
         "next": goal,
     }
-    page = _PAGE.substitute({name: escape(text) for name, text in words.items()})
-    return HTMLResponse(page, status, {"Cache-Control": "no-store"})
-
-
-_PAGE = Template("""<!doctype html>
-<html lang="$lang"><head><meta charset="utf-8"><meta name="viewport" content="width=device-width"><title>$title · $site</title>
-<style>
-:root { color-scheme: light dark }
-body { font: 18px system-ui, sans-serif; display: grid; place-items: center; min-height: 100vh; margin: 0 }
-main { width: min(22rem, 90vw) }
-input, button { font: inherit; width: 100%; box-sizing: border-box; padding: .6rem; margin: .2rem 0 1rem; border-radius: .3rem }
-input { border: 1px solid #767676 }
-button { border: 0; background: #0f5f8c; color: #fff }
-[role=alert]:not(:empty) { border-left: .3rem solid #b3261e; padding: .4rem .8rem }
-</style></head><body><main><h1>$site</h1><p role="alert">$told</p>
-<form method="post" action="/login"><input type="hidden" name="next" value="$next">
-<label>$account<input name="account" autocomplete="username" autocapitalize="none" required autofocus></label>
-<label>$password<input name="password" type="password" autocomplete="current-password" required></label>
-<button>$title</button></form></main></body></html>""")
+    escaped = {name: escape(text) for name, text in words.items()}
+    return HTMLResponse(_PAGE.substitute(escaped), status, {"Cache-Control": "no-store"})

@@ -8,17 +8,10 @@ from pathlib import Path
 
 import msgspec
 
+from labbridge.views.ledger import Proof, Result
+
 NICE = 10
-
-
-class Result(msgspec.Struct):
-    """What `labbridge verify --json` says."""
-
-    facts: int
-    transactions: int
-    erased: int
-    head: str
-    problems: list[str]
+proof = Proof()  # of this console's process
 
 
 class _Progress(msgspec.Struct):
@@ -26,50 +19,36 @@ class _Progress(msgspec.Struct):
     total: int
 
 
-class Proof:
-    """The last verification of this console's process, and the one at work."""
-
-    def __init__(self) -> None:
-        self.share: float | None = None  # how much is done of the one at work, 0 to 1; None: there is none
-        self.result: Result | None = None
-        self.at = 0  # when the last one ended, microseconds since 1970
-        self.error = ""  # why the last one told nothing
-
-    async def run(self, config: Path) -> None:
-        """Verifies, unless it is being done already; an orphan ends by itself, since nobody reads what it tells."""
-        if self.share is not None:
-            return
-        self.share, self.error = 0.0, ""
-        command = (sys.executable, "-m", "labbridge", "verify", "--json", "--progress", "-c", str(config))
-        process = None
-        try:
-            pipe, none = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
-            process = await asyncio.create_subprocess_exec(*command, stdin=none, stdout=pipe, stderr=pipe)
-            os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
-            await self._follow(process)
-        except OSError as error:
-            self.error = str(error)
-        finally:
-            self.share, self.at = None, time.time_ns() // 1000
-            if process is not None and process.returncode is None:
-                process.kill()
-
-    async def _follow(self, process: asyncio.subprocess.Process) -> None:
+async def verify(config: Path) -> None:
+    """Verifies, unless it is being done already; an orphan ends by itself, since nobody reads what it tells."""
+    if proof.share is not None:
+        return
+    proof.share, proof.error, proof.result = 0.0, "", None
+    command = (sys.executable, "-m", "labbridge", "verify", "--json", "--progress", "-c", str(config))
+    pipe, none = asyncio.subprocess.PIPE, asyncio.subprocess.DEVNULL
+    try:
+        process = await asyncio.create_subprocess_exec(*command, stdin=none, stdout=pipe, stderr=pipe)
+        os.setpriority(os.PRIO_PROCESS, process.pid, NICE)
         assert process.stdout is not None
         assert process.stderr is not None
-        said = ""
-        while line := await process.stderr.readline():
-            try:
-                progress = msgspec.json.decode(line, type=_Progress)
-                self.share = progress.done / max(1, progress.total)
-            except msgspec.MsgspecError:
-                said = line.decode("utf-8", "replace").strip()
-        told = await process.stdout.read()
-        await process.wait()
+        said = await _follow(process.stderr)
+        told, status = await process.stdout.read(), await process.wait()
+        proof.result = msgspec.json.decode(told, type=Result)
+    except OSError as error:
+        proof.error = str(error)
+    except msgspec.MsgspecError:
+        proof.error = said or f"exit status {status}"
+    finally:
+        proof.share, proof.at = None, time.time_ns() // 1000
+
+
+async def _follow(told: asyncio.StreamReader) -> str:
+    """Takes the progress as it is told; what was said last beside it."""
+    said = ""
+    while line := await told.readline():
         try:
-            self.result = msgspec.json.decode(told, type=Result)
+            progress = msgspec.json.decode(line, type=_Progress)
+            proof.share = progress.done / max(1, progress.total)
         except msgspec.MsgspecError:
-            self.error = said or f"exit status {process.returncode}"
-
-
-proof = Proof()
+            said = line.decode("utf-8", "replace").strip()
+    return said

@@ -1,7 +1,7 @@
 """Who is looking: the account of the page that is built or the event that is handled, as the daemon tells it.
 
-The console keeps no session of its own, only what the daemon said of a token some seconds ago. A console that was killed
-comes back, and everybody is still logged in.
+The console keeps no session of its own, only what the daemon said of a token some seconds ago: when it was killed and
+comes back, everybody is still logged in.
 """
 
 import asyncio
@@ -74,10 +74,8 @@ def scope() -> MutableMapping[str, Any]:
 
 def language() -> str:
     """The language of the user; nothing where nobody is logged in."""
-    try:
-        return user().language
-    except LookupError:
-        return ""
+    found: User | None = scope().get(KEY)
+    return found.language if found else ""
 
 
 def can(action: str) -> bool:

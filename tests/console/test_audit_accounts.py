@@ -1,16 +1,20 @@
 """Audit and Accounts in a browser: what was done is found, proven and exported; an administrator makes and changes accounts."""
 
+import asyncio
 import csv
 import io
 import re
 import sqlite3
 import urllib.request
+from pathlib import Path
 
 import pytest
 from playwright.sync_api import Page, expect
 
 from labbridge import roles
-from labbridge.console.audit import _cell, _told
+from labbridge.console.proof import proof, verify
+from labbridge.views.ledger import Proof, Result, verdict
+from labbridge.views.trail import cell, told
 from tests.console.helpers import PASSWORD, SLOW_MS, ConsoleLab, serious_faults
 
 HOSTILE = "<img src=x onerror=alert(1)>\x1b[2J=1+1"
@@ -26,9 +30,34 @@ def history(lab: ConsoleLab) -> None:
 
 
 def test_a_change_is_told_by_what_differs() -> None:
-    assert _told('{"role":"viewer","state":"active"}', '{"role":"supervisor","state":"active"}') == "role viewer"
-    assert _told('{"role":"viewer","state":"active"}', "") == "role viewer, state active"
-    assert (_told("queued", ""), _told("[1]", ""), _told("", "{}")) == ("queued", "[1]", "")
+    assert told('{"role":"viewer","state":"active"}', '{"role":"supervisor","state":"active"}') == "role viewer"
+    assert told('{"role":"viewer","state":"active"}', "") == "role viewer, state active"
+    assert (told("queued", ""), told("[1]", ""), told("", "{}")) == ("queued", "[1]", "")
+
+
+PROBLEMS = ["transaction 7 is not as it was written"]
+VERDICTS = (
+    (Proof(), "help", "not verified"),
+    (Proof(share=0.5), "hourglass_empty", "50 %"),
+    (Proof(error="no store"), "error", "could not be verified: no store"),
+    (Proof(result=Result(3, [])), "verified", "3 facts are as they were written"),
+    (Proof(result=Result(3, PROBLEMS)), "error", "CHANGED"),
+    (Proof(share=0.5, result=Result(3, PROBLEMS)), "hourglass_empty", "50 %"),
+)
+
+
+@pytest.mark.parametrize(("stands", "icon", "words"), VERDICTS)
+def test_a_verdict_is_told_by_icon_and_words(stands: Proof, icon: str, words: str) -> None:
+    shown = verdict(stands)
+    assert shown[0] == icon
+    assert words in shown[2]
+
+
+def test_what_cannot_be_verified_is_not_said_to_be_right(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(proof, "error", "")
+    asyncio.run(verify(tmp_path / "nothing.toml"))
+    assert (proof.share, proof.result) == (None, None)
+    assert verdict(proof)[0] == "error"
 
 
 def rows(page: Page) -> list[list[str]]:
@@ -58,8 +87,8 @@ def test_what_was_done_is_found_newest_first(lab: ConsoleLab, page: Page) -> Non
     expect(page.locator(".lb-audit tbody tr")).to_have_count(2)
     with page.expect_download() as coming:
         page.get_by_role("link", name="Export as CSV").click()
-    told = list(csv.DictReader(io.StringIO(coming.value.path().read_text("utf-8-sig"))))
-    assert [(one["action"], one["subject"], one["reason"]) for one in told] == [
+    exported = list(csv.DictReader(io.StringIO(coming.value.path().read_text("utf-8-sig"))))
+    assert [(one["action"], one["subject"], one["reason"]) for one in exported] == [
         ("resume", "destination his", "again"),
         ("pause", "destination his", "<img src=x onerror=alert(1)>\\x1b[2J=1+1"),
     ]
@@ -68,7 +97,7 @@ def test_what_was_done_is_found_newest_first(lab: ConsoleLab, page: Page) -> Non
 
 @pytest.mark.parametrize("text", ["=1+1", "+1", "-1", "@x"])
 def test_no_cell_of_an_export_is_a_formula(text: str) -> None:
-    assert _cell(text) == f"'{text}"
+    assert cell(text) == f"'{text}"
 
 
 def test_the_export_has_every_row_and_is_for_those_who_may(lab: ConsoleLab, page: Page) -> None:
@@ -99,6 +128,10 @@ def test_an_administrator_makes_and_changes_accounts(lab: ConsoleLab, page: Page
     page.get_by_role("button", name="Add an account").click()
     dialog = page.get_by_role("dialog")
     dialog.get_by_label("Name").fill("Carla")
+    dialog.get_by_label("New password").fill("short")
+    dialog.get_by_label("The same again").fill("short")
+    dialog.get_by_role("button", name="Add", exact=True).click()
+    expect(dialog.get_by_role("alert")).to_have_text("8 to 256 characters")
     dialog.get_by_label("New password").fill("correct horse")
     dialog.get_by_label("The same again").fill("another horse")
     dialog.get_by_role("button", name="Add", exact=True).click()
@@ -140,11 +173,10 @@ def test_an_administrator_makes_and_changes_accounts(lab: ConsoleLab, page: Page
 
 def test_the_table_of_roles_is_shown(lab: ConsoleLab, page: Page) -> None:
     lab.login(page, "admin", path="/accounts")
-    table = page.locator(".lb-table").nth(2)
+    table = page.locator(".lb-table").nth(1)
     row = table.get_by_role("row", name=re.compile("confirm another specimen id"))
     expect(row.get_by_role("cell")).to_have_text(["yes" if one == "supervisor" else "–" for one in roles.ROLES])
-    shown = sum(page.locator(".lb-table").nth(number).locator("tbody tr").count() for number in (1, 2))
-    assert shown == len(roles.ACTIONS)
+    expect(table.locator("tbody tr")).to_have_count(len(roles.ACTIONS))
 
 
 @pytest.mark.parametrize("path", ["/audit", "/accounts"])

@@ -3,6 +3,7 @@
 import http.client
 import re
 import urllib.parse
+import urllib.request
 from collections.abc import Callable
 from contextlib import AbstractContextManager
 
@@ -12,6 +13,9 @@ from playwright.sync_api import Page, expect
 from tests.console.helpers import PASSWORD, SLOW_MS, ConsoleLab, serious_faults
 from tests.e2e.helpers import UNKNOWN, fresh
 
+HANDSHAKE = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
+HANDSHAKE |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ=="}
+SOCKET = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
 CRITICAL = ("6690-2^WBC^LN", "0.30", "10*9/L")
 
 
@@ -33,6 +37,12 @@ def get(lab: ConsoleLab, path: str, **headers: str) -> http.client.HTTPResponse:
     answer.read()
     client.close()
     return answer
+
+
+def body(lab: ConsoleLab, path: str, cookie: str) -> str:
+    asked = urllib.request.Request(lab.url_of_console + path, headers={"Cookie": cookie})
+    with urllib.request.urlopen(asked, timeout=60) as answer:
+        return str(answer.read().decode())
 
 
 def session_of(lab: ConsoleLab, account: str = "viewer") -> str:
@@ -80,13 +90,21 @@ def test_a_forged_form_is_refused(lab: ConsoleLab, origin: str) -> None:
 @pytest.mark.parametrize("origin", ["https://elsewhere.example", "null", ""])
 def test_a_forged_websocket_is_refused(lab: ConsoleLab, origin: str) -> None:
     cookie = session_of(lab)
-    handshake = {"Connection": "Upgrade", "Upgrade": "websocket", "Sec-WebSocket-Version": "13"}
-    handshake |= {"Sec-WebSocket-Key": "dGhlIHNhbXBsZSBub25jZQ==", "Cookie": cookie}
-    path = "/_nicegui_ws/socket.io/?EIO=4&transport=websocket"
+    handshake, path = HANDSHAKE | {"Cookie": cookie}, SOCKET
     assert get(lab, path, **handshake, Origin=origin).status == 403
     assert get(lab, path, **(handshake | {"Cookie": ""}), Origin=lab.url_of_console).status == 403
     assert get(lab, path, **handshake, Origin=lab.url_of_console).status == 101
     assert get(lab, path.replace("websocket", "polling"), Cookie=cookie).status == 403
+
+
+def test_nobody_takes_over_another_sessions_page(lab: ConsoleLab) -> None:
+    mine, others = session_of(lab, "viewer"), session_of(lab, "super")
+    [page] = {found[1] for found in re.finditer(r"client_id\W+([0-9a-f-]{36})", body(lab, "/", others))}
+    [own] = {found[1] for found in re.finditer(r"client_id\W+([0-9a-f-]{36})", body(lab, "/", mine))}
+    told = HANDSHAKE | {"Origin": lab.url_of_console}
+    for query in (f"client_id={page}", f"client_id={page}&client_id={own}", f"client_id=&client_id={page}"):
+        assert get(lab, f"{SOCKET}&{query}", **told, Cookie=mine).status == 403
+    assert get(lab, f"{SOCKET}&client_id={own}", **told, Cookie=mine).status == 101
 
 
 def test_the_browser_is_told_to_run_nothing_but_ours(lab: ConsoleLab) -> None:

@@ -8,7 +8,7 @@ from playwright.sync_api import Locator, Page, expect
 
 from tests.console.helpers import ConsoleLab, serious_faults
 from tests.e2e.helpers import RBC, WBC, fresh
-from tests.support import END, START, field, his_ack
+from tests.support import END, START, field, his_ack, wait_until
 
 REFUSING = ("[[route]]", '[destination.answers]\nAR = "refuse"\n\n[[route]]')
 WORDS = "<b>Patient not admitted</b>"
@@ -46,6 +46,14 @@ def refused(lab: ConsoleLab, *results: tuple[str, str, str]) -> str:
     return specimen
 
 
+def sent(lab: ConsoleLab, page: Page, specimen: str) -> None:
+    """Both deliveries of a specimen stand under what was sent, once they are delivered."""
+    wait_until(lambda: [one["state"] for one in lab.story(specimen, "delivery")] == ["delivered"] * 2, 10, "delivered")
+    page.goto(f"{lab.url_of_console}/queue")
+    page.get_by_role("button", name="Sent", exact=True).click()
+    expect(row(page, specimen)).to_have_count(2)
+
+
 def test_a_refused_delivery_is_sent_again(strict: ConsoleLab, page: Page) -> None:
     specimen = refused(strict, WBC, RBC)
     strict.login(page, "tech", path="/queue")
@@ -58,8 +66,7 @@ def test_a_refused_delivery_is_sent_again(strict: ConsoleLab, page: Page) -> Non
     expect(line).to_have_count(0)
     (first, _), (again, _), (behind, _) = strict.ward.wait(specimen, 3)
     assert first == again != behind
-    page.get_by_role("button", name="Sent", exact=True).click()
-    expect(row(page, specimen)).to_have_count(2)
+    sent(strict, page, specimen)
     strict.login(page, "tech", path=f"/specimen/{specimen}")
     for what in ("his refused delivery", "tech: retry, delivery", "his accepted delivery"):
         expect(page.locator(".lb-event", has_text=what).first).to_be_visible()
@@ -89,7 +96,7 @@ def test_what_was_delivered_is_sent_once_more_as_a_new_message(strict: ConsoleLa
     page.get_by_role("dialog").get_by_role("button", name="Send delivery").click()
     _, (another, _) = strict.ward.wait(specimen, 2)
     assert another != control_id
-    expect(row(page, specimen)).to_have_count(2)
+    sent(strict, page, specimen)
 
 
 def test_a_delivery_is_cancelled_with_a_reason_and_its_lane_goes_on(strict: ConsoleLab, page: Page) -> None:

@@ -2,6 +2,7 @@
 
 import ast
 import re
+from collections import Counter
 from collections.abc import Iterator
 from importlib import resources
 from pathlib import Path
@@ -67,6 +68,13 @@ def test_every_message_has_its_chinese() -> None:
 
 def test_no_translation_is_left_over() -> None:
     assert sorted(chinese().keys() - strings() - set(ROLES)) == []
+
+
+def test_no_message_is_translated_twice() -> None:
+    file = resources.files("labbridge.views").joinpath("locale/zh.po").read_text("utf-8")
+    ids = Counter(re.findall(r"^msgid (.*)$", file, re.MULTILINE))
+    assert [message for message, times in ids.items() if times > 1] == []
+    assert len(ids) == len(chinese()) + 1  # the head of the file
 
 
 def test_a_translation_has_the_names_of_its_message() -> None:

@@ -3,8 +3,8 @@
 from labbridge.views.texts import _
 
 
-def pages() -> dict[str, str]:
-    """The pages one may see."""
+def words() -> dict[str, str]:
+    """Every action in words: to see a page, a command, and what is nobody's command."""
     return {
         "see line": _("see the line"),
         "see pending": _("see what is pending"),
@@ -14,12 +14,6 @@ def pages() -> dict[str, str]:
         "see mappings": _("see the mappings"),
         "see audit": _("see the audit"),
         "see accounts": _("see the accounts"),
-    }
-
-
-def commands() -> dict[str, str]:
-    """The commands."""
-    return {
         "release": _("release results"),
         "reject": _("reject results"),
         "not-reportable": _("make results not reportable"),
@@ -46,12 +40,6 @@ def commands() -> dict[str, str]:
         "password": _("change one's password"),
         "language": _("change one's language"),
         "status": _("see how labbridge stands"),
-    }
-
-
-def others() -> dict[str, str]:
-    """What is in the audit and nobody's command."""
-    return {
         "login": _("logged in"),
         "logout": _("logged out"),
         "login-failed": _("wrong password"),
