@@ -5,6 +5,7 @@ import sys
 from pathlib import Path
 
 from labbridge import config
+from labbridge.console import app
 
 
 def main() -> int:
@@ -20,8 +21,6 @@ def main() -> int:
     if settings.console.listen is None:
         print(f"{path}: [console] has no listen: the console is off", file=sys.stderr)
         return 78
-    from labbridge.console import app
-
     app.run(settings, path)
     return 0
 

@@ -45,21 +45,52 @@ def _say(answer: Answer) -> None:
     ui.notify(text[:2000], type=kind, multi_line=True, position="bottom", timeout=6000 if answer.ok else 0, close_button=_("Close"))
 
 
-async def ask_reason(title: str, *, leaves: Sequence[dict[str, str]] | None = None) -> str | None:
-    """Asks for a reason, and shows what the hospital will receive; None where the person turned back."""
-    with ui.dialog().props(f'aria-label="{title}"') as dialog, ui.card().classes("w-[36rem] max-w-full"):
-        ui.label(title).classes("text-lg font-medium")
-        if leaves is not None:
+class Question:
+    """A dialog with a button that goes on and one that turns back; what it asks is built in its ``body``.
+
+    It belongs to the page: what was clicked may be drawn anew, or be gone, while it is open.
+    """
+
+    def __init__(self, title: str, word: str = "") -> None:
+        self._wrong, self._reason = False, ""
+        with ui.context.client.content, ui.dialog() as self._dialog, ui.card().classes("w-[44rem] max-w-full"):
+            self._dialog.props["aria-label"] = title
+            ui.label(title).classes("text-lg font-medium lb-wrap")
+            self.body = ui.column().classes("w-full gap-2")
+            with ui.row().classes("w-full justify-end"):
+                ui.button(_("Cancel"), on_click=lambda: self._dialog.submit(False)).props("flat no-caps")
+                self._go = ui.button(word or title, on_click=lambda: self._dialog.submit(True)).props("no-caps")
+
+    async def confirmed(self) -> bool:
+        """Waits for the answer."""
+        answer = await self._dialog
+        if not self._dialog.is_deleted:  # it is when the page is gone
+            self._dialog.delete()
+        return bool(answer)
+
+    async def reason(self, usual: str = "") -> str:
+        """Asks for a reason too, without which nobody goes on; empty where the person turned back."""
+        with self.body:
+            field = ui.input(_("Reason"), value=usual, on_change=lambda event: self.judge(reason=event.value))
+        field.props("autofocus outlined").classes("w-full")
+        field.on("keydown.enter", lambda: self._dialog.submit(True) if self._go.enabled else None)
+        self.judge(reason=usual)
+        return self._reason if await self.confirmed() else ""
+
+    def judge(self, *, wrong: bool | None = None, reason: str | None = None) -> None:
+        """Takes whether what was entered is wrong, and the reason; with a reason and nothing wrong one may go on."""
+        self._wrong = self._wrong if wrong is None else wrong
+        self._reason = self._reason if reason is None else reason.strip()
+        self._go.set_enabled(bool(self._reason) and not self._wrong)
+
+
+async def ask_reason(title: str, *, leaves: Sequence[dict[str, str]] | None = None) -> str:
+    """Asks for a reason, and shows what the hospital will receive; empty where the person turned back."""
+    question = Question(title)
+    if leaves is not None:
+        with question.body:
             show_leaves(leaves)
-        reason = ui.input(_("Reason")).props("autofocus outlined").classes("w-full")
-        with ui.row().classes("w-full justify-end"):
-            ui.button(_("Cancel"), on_click=lambda: dialog.submit(None)).props("flat no-caps")
-            go = ui.button(title, on_click=lambda: dialog.submit(reason.value.strip())).props("no-caps")
-            go.bind_enabled_from(reason, "value", lambda text: bool((text or "").strip()))
-        reason.on("keydown.enter", lambda: dialog.submit(reason.value.strip()) if reason.value.strip() else None)
-    answer = await dialog
-    dialog.delete()
-    return answer or None
+    return await question.reason()
 
 
 def show_leaves(leaves: Sequence[dict[str, str]]) -> None:

@@ -1,26 +1,25 @@
 """The banner, and the signal that sounds while a critical value waits and nobody has acknowledged it."""
 
 import io
-import math
-import struct
 import time
 import wave
+from array import array
 from collections.abc import Sequence
+from functools import cache
+from math import pi, sin
 
 from nicegui import app, ui
-from starlette.requests import Request
 from starlette.responses import Response
 
 from labbridge.console import session
 from labbridge.console.acting import act
 from labbridge.console.watch import watch
-from labbridge.views.needs import Need, critical, needs
+from labbridge.views.needs import Level, Need, critical, needs
 from labbridge.views.texts import _
 
 SOUND = "/signal.wav"
 AT_ONCE = 50  # specimens that one click acknowledges
 RATE = 8000  # of the sound, samples a second
-_ICONS = {"critical": "notification_important", "fault": "error", "attention": "info"}
 
 
 class Banner:
@@ -29,6 +28,7 @@ class Banner:
     def __init__(self, everything: bool) -> None:
         self._everything = everything
         self._needs: list[Need] | None = None
+        self._path = ui.context.client.page.path
         self._box = ui.column().classes("w-full gap-1").props(f'role="region" aria-label="{_("What needs a person")}"')
         self._audio = None
         if session.can("acknowledge"):
@@ -43,49 +43,38 @@ class Banner:
         now = needs(watch(), time.time()) if self._everything else [one for one in [critical(watch())] if one]
         if now == self._needs:
             return
-        self._sound(any(one.specimens for one in now))
         self._needs = now
+        if self._audio is not None:
+            self._audio.play() if any(one.specimens for one in now) else self._audio.pause()
         self._box.clear()
         self._box.set_visibility(bool(now) or self._everything)
         with self._box:
-            for need in (one for one in now if one.level != "attention"):
-                self._draw(need)
+            for need in now:
+                if need.level != "attention":
+                    self._draw(need)
             if rest := [one for one in now if one.level == "attention"]:
-                self._rest(rest)
+                with _line("attention", "info", _("Attention")), ui.row().classes("gap-x-6 gap-y-0"):
+                    for need in rest:
+                        ui.label(need.text) if need.path == self._path else ui.link(need.text, need.path).classes("lb-need-link")
             if not now:
-                self._line("attention", "check_circle", _("Nothing needs a person."))
-
-    def _sound(self, on: bool) -> None:
-        if self._audio is not None and on != any(one.specimens for one in self._needs or ()):
-            self._audio.play() if on else self._audio.pause()
+                _line("attention", "check_circle", _("Nothing needs a person."))
 
     def _draw(self, need: Need) -> None:
-        with self._line(need.level, _ICONS[need.level], need.text):
-            if need.path != ui.context.client.page.path:
+        looks = ("notification_important", _("Critical")) if need.level == "critical" else ("error", _("Fault"))
+        with _line(need.level, *looks):
+            ui.label(need.text).classes("grow")
+            if need.path != self._path:
                 ui.link(_("Show"), need.path).classes("lb-need-link")
             if need.specimens and session.can("acknowledge"):
                 button = ui.button(_("Acknowledge"), on_click=lambda: _acknowledge(need.specimens))
                 button.props("dense no-caps outline color=white")
 
-    def _rest(self, needs: Sequence[Need]) -> None:
-        """What can wait a little: all of it in one line."""
-        with self._line("attention", _ICONS["attention"]).classes(add="flex-wrap gap-x-6", remove="no-wrap gap-3"):
-            for need in needs:
-                if need.path != ui.context.client.page.path:
-                    ui.link(need.text, need.path).classes("lb-need-link")
-                else:
-                    ui.label(need.text)
 
-    def _line(self, level: str, icon: str, text: str = "") -> ui.row:
-        row = ui.row().classes(f"w-full items-center no-wrap gap-3 px-4 py-1 lb-{level}")
-        with row:
-            ui.icon(icon).classes("text-2xl").props("aria-hidden=true")
-            words = {"critical": _("Critical"), "fault": _("Fault"), "attention": _("Attention")}
-            if icon != "check_circle":
-                ui.label(words[level]).classes("font-bold")
-            if text:
-                ui.label(text).classes("grow")
-        return row
+def _line(level: Level, icon: str, word: str) -> ui.row:
+    with ui.row().classes(f"w-full items-center no-wrap gap-3 px-4 py-1 lb-{level}") as row:
+        ui.icon(icon).classes("text-2xl")
+        ui.label(word).classes("font-bold")
+    return row
 
 
 async def _acknowledge(specimens: Sequence[str]) -> None:
@@ -98,25 +87,21 @@ async def _acknowledge(specimens: Sequence[str]) -> None:
 
 def register() -> None:
     """Adds the sound to the application."""
-    sound = _signal()
-
-    async def answer(_request: Request) -> Response:
-        return Response(sound, media_type="audio/wav", headers={"Cache-Control": "private, max-age=86400"})
-
-    app.add_route(SOUND, answer, ["GET"])
+    kept = {"Cache-Control": "private, max-age=86400"}
+    app.add_route(SOUND, lambda _request: Response(_signal(), media_type="audio/wav", headers=kept), ["GET"])
 
 
+@cache
 def _signal() -> bytes:
     """Three rising tones, then four seconds of silence: insistent, not frightening."""
-    samples: list[float] = []
+    length, samples = RATE // 5, array("h")
     for tone in (660, 880, 1100):
-        length = RATE // 5
-        samples += [math.sin(math.pi * n / length) * math.sin(2 * math.pi * tone * n / RATE) for n in range(length)]
-    samples += [0.0] * (4 * RATE)
+        samples.extend(int(16000 * sin(pi * n / length) * sin(2 * pi * tone * n / RATE)) for n in range(length))
+    samples.extend([0] * (4 * RATE))
     file = io.BytesIO()
     with wave.open(file, "wb") as sound:
         sound.setnchannels(1)
         sound.setsampwidth(2)
         sound.setframerate(RATE)
-        sound.writeframes(b"".join(struct.pack("<h", int(16000 * sample)) for sample in samples))
+        sound.writeframes(samples)
     return file.getvalue()

@@ -78,12 +78,8 @@ async def _live() -> None:
     """A byte a second to who watches, from the loop itself: where it hangs, or a task of ours has failed, none comes."""
     kind = os.fstat(1).st_mode
     while (stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind)) and not any(task.done() for task in _tasks):
-        try:
+        with contextlib.suppress(OSError):  # the pipe is full; or nobody watches any more, which the standard input tells
             os.write(1, b".")
-        except BlockingIOError:
-            pass
-        except OSError:
-            return  # nobody watches any more, which the standard input tells
         await asyncio.sleep(ALIVE_SECONDS)
 
 

@@ -3,12 +3,12 @@
 import asyncio
 from collections.abc import Callable
 from functools import wraps
-from http.cookies import SimpleCookie
 from inspect import isawaitable
 from typing import Any
 
 import msgspec
 from nicegui import background_tasks, ui
+from starlette.requests import HTTPConnection
 
 from labbridge import roles
 from labbridge.console import session
@@ -21,6 +21,10 @@ from labbridge.views.texts import _, language
 DARK = "labbridge_dark"  # a cookie: "1" or "0"; the system's choice where there is none
 ALIVE = "labbridge-alive"  # somebody touches the page
 _CHOSEN = {"1": True, "0": False}
+_TURN = f"""() => {{
+  setDark(!Quasar.Dark.isActive);
+  document.cookie = "{DARK}=" + Number(Quasar.Dark.isActive) + "; path=/; max-age=31536000; SameSite=Strict";
+}}"""
 LANGUAGES = {"en": "English", "zh": "中文"}
 
 
@@ -30,11 +34,6 @@ class Page(msgspec.Struct, frozen=True):
     path: str
     title: str
     action: str
-
-    @property
-    def listed(self) -> bool:
-        """Whether the navigation shows it: not where its address names one thing."""
-        return "{" not in self.path
 
 
 _building = asyncio.Semaphore(4)  # when everybody comes at once, the loop still turns between their pages
@@ -49,7 +48,7 @@ class _Route(ui.page):
         return "zh-CN" if language() == "zh" else "en-US"
 
     def resolve_dark(self) -> bool | None:
-        return _CHOSEN.get(cookie(DARK))
+        return _CHOSEN.get(HTTPConnection(session.scope()).cookies.get(DARK, ""))
 
 
 def page(path: str, title: str, action: str) -> Callable[[Callable[..., Any]], Callable[..., Any]]:
@@ -91,20 +90,13 @@ for (const what of ["keydown", "pointerdown", "wheel"]) addEventListener(what, (
 </script>"""
 
 
-def cookie(name: str) -> str:
-    """A cookie of the request at hand."""
-    headers = dict(session.scope().get("headers", ()))
-    found = SimpleCookie(headers.get(b"cookie", b"").decode("latin-1")).get(name)
-    return found.value if found else ""
-
-
 def _header(here: Page) -> None:
     user = session.user()
     with ui.header().classes("items-center gap-2 px-4 py-1"), ui.row().classes("w-full items-center gap-1"):
         ui.label(watch().settings.site.name).classes("text-lg font-medium mr-4")
         with ui.element("nav").classes("flex flex-wrap gap-1").props(f'aria-label="{_("Pages")}"'):
             for one in PAGES.values():
-                if one.listed and roles.may(user.role, one.action):
+                if "{" not in one.path and roles.may(user.role, one.action):
                     link = ui.link(_(one.title), one.path).classes("lb-nav")
                     if one is here:
                         link.classes("lb-here").props('aria-current="page"')
@@ -117,10 +109,8 @@ def _person(user: session.User) -> None:
     for code, name in LANGUAGES.items():
         if code != language():
             ui.button(name, on_click=lambda code=code: _speak(code)).props("flat dense no-caps color=white")
-    dark = ui.dark_mode(_CHOSEN.get(cookie(DARK)))
-    ui.button(icon="contrast", on_click=lambda: _turn(dark)).props(
-        f'flat dense round color=white aria-label="{_("Light or dark")}"'
-    )
+    light = ui.button(icon="contrast").props(f'flat dense round color=white aria-label="{_("Light or dark")}"')
+    light.on("click", js_handler=_TURN)
     me = ui.button(f"{user.account} · {_(user.role)}", on_click=own_password).props("flat dense no-caps color=white")
     me.tooltip(_("Change your password"))
     with ui.element("form").props('method="post" action="/logout"'):
@@ -132,8 +122,3 @@ async def _speak(code: str) -> None:
     if answer.ok:
         session.forget(session.user().session)
         ui.navigate.reload()
-
-
-async def _turn(dark: ui.dark_mode) -> None:
-    dark.value = not await ui.run_javascript("Quasar.Dark.isActive")
-    ui.run_javascript(f"document.cookie = '{DARK}={int(dark.value)}; path=/; max-age=31536000; SameSite=Strict'")

@@ -77,9 +77,11 @@ class Draft:
             self._sheet.delete(number)
             self._wrong.pop(number, None)
 
-    def tidy(self) -> None:
-        """Takes out the rows that were added and are empty still."""
-        self.delete(self._added.difference(self._sheet.rows).intersection(self._sheet.numbers))
+    def tidy(self) -> set[int]:
+        """Takes out the rows that were added and are empty still; which they were."""
+        empty = self._added.difference(self._sheet.rows).intersection(self._sheet.numbers)
+        self.delete(empty)
+        return empty
 
     def judge(self, found: Iterable[Mistake]) -> list[Line]:
         """Takes what is wrong with the text as it stands; gives the rows that are to be shown otherwise than before."""

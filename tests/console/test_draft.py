@@ -38,7 +38,7 @@ def test_rows_are_added_behind_another_and_stay_while_they_are_empty() -> None:
     it.edit(int(added["id"]), "c0", "CL")
     empty = it.add()
     assert [line["c0"] for line in it.lines()] == ["K", "CL", "NA", ""]
-    it.tidy()
+    assert it.tidy() == {int(empty["id"])}
     assert empty["id"] not in [line["id"] for line in it.lines()]
     it.delete([1])
     assert it.text == "code,test,his\nCL,,\nNA,NA,\n"

@@ -135,6 +135,18 @@ def test_an_open_page_follows_what_comes_and_what_is_mapped_elsewhere(lab: Conso
     expect(card).to_have_count(0, timeout=SLOW_MS)
 
 
+def test_a_page_that_connects_late_shows_what_came_meanwhile(lab: ConsoleLab, page: Page) -> None:
+    lab.login(page, "super", path="/unmapped")
+    late, scripts = page.context.new_page(), re.compile(r"\.js\b")
+    late.route(scripts, lambda route: None)  # they wait
+    late.goto(f"{lab.url_of_console}/unmapped", wait_until="commit")
+    hold(lab, "99020")
+    expect(code_card(page, "99020")).to_be_visible(timeout=SLOW_MS)
+    expect(code_card(late, "99020")).to_have_count(0)
+    late.unroute(scripts)
+    expect(code_card(late, "99020")).to_be_visible(timeout=30_000)  # not with the look of every minute
+
+
 def test_in_chinese(lab: ConsoleLab, page: Page) -> None:
     hold(lab, "99004")
     lab.login(page, "it", "zh", path="/unmapped")
