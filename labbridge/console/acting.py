@@ -1,5 +1,4 @@
-"""What a person does: a dialog that says what it covers and what the hospital will receive, a command to the daemon as
-this user, and what came of it."""
+"""What a person does: dialogs that say what leaves, a command to the daemon as this user, and what came of it."""
 
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from functools import partial

@@ -1,7 +1,6 @@
 """Pending: what is held, waits or was refused, the most urgent first; beside it the results of the specimen that is open."""
 
 import asyncio
-from collections.abc import Sequence
 from typing import Any
 
 from nicegui import run, ui
@@ -16,10 +15,10 @@ from labbridge.console.watch import watch
 from labbridge.model import Reason, decode
 from labbridge.showing import brief
 from labbridge.views import listing
-from labbridge.views.rows import Filter, Group, Key, Row, groups_of
+from labbridge.views.rows import Group
+from labbridge.views.screen import PAGE, Screen
 from labbridge.views.texts import _, number_text, reason_text, time_text
 
-PAGE = 50  # rows on the screen
 TICK_S = 2.0  # ages, and who has what open
 # What stands in the field at Enter, whatever has come of it yet; the field is empty then.
 _TAKE = "(e) => { emit(e.target.value); e.target.value = ''; e.target.dispatchEvent(new Event('input')); }"
@@ -32,22 +31,15 @@ async def pending(specimen: str = "") -> None:
 
 
 class Pending:
-    """What one person sees: rows as they were when the list was last asked for, and the specimen that is open."""
+    """What one person sees: the list, and the specimen that is open."""
 
     def __init__(self) -> None:
-        self.filter = Filter()
-        self.grouped = False
-        self.rows: dict[Key, Row] = {}
-        self.lines: Sequence[Row | Group] = ()  # of the list, on all its pages
-        self.first = 0  # of the lines on the screen
-        self.cursor = 0  # of the lines on the screen, the one that Enter opens
+        self.screen = Screen(watch().held)
         self.panel: Panel | None = None
         self.opening = asyncio.Lock()
-        self.version = -1
 
     async def build(self, specimen: str) -> None:
         """Draws the page."""
-        self._choose()
         Proposals()
         self._bar()
         with ui.row().classes("w-full no-wrap items-start gap-3 lb-pending"):
@@ -90,105 +82,74 @@ class Pending:
     @ui.refreshable_method
     def heading(self) -> None:
         """How many there are, what is new, and which of them are on the screen."""
+        screen, every = self.screen, len(self.screen.lines)
         with ui.row().classes("w-full items-center gap-2 min-h-8"):
-            ui.label(_("{n} pending", n=number_text(len(self.rows)))).classes("text-lg font-medium").props("role=status")
-            if news := self._news():
+            ui.label(_("{n} pending", n=number_text(len(screen.rows)))).classes("text-lg font-medium").props("role=status")
+            if news := screen.news():
                 new = ui.button(_("{n} new", n=number_text(news)), icon="refresh", on_click=self.renew)
                 new.props("no-caps dense color=primary").classes("lb-new")
-            if self.filter.cause:
-                groups.opened(list(self.rows.values()), lambda: self._filter("cause", ""))
-            if len(self.lines) > PAGE:
+            if screen.filter.cause:
+                groups.opened(list(screen.rows.values()), lambda: self._filter("cause", ""))
+            if every > PAGE:
                 ui.space()
-                ui.label(f"{number_text(self.first + 1)}–{number_text(min(self.first + PAGE, len(self.lines)))}")
-                for icon, label, step in (("chevron_left", _("Previous"), -PAGE), ("chevron_right", _("Next"), PAGE)):
+                ui.label(f"{number_text(screen.first + 1)}–{number_text(min(screen.first + PAGE, every))}")
+                for icon, label, step in (("chevron_left", _("Previous"), -1), ("chevron_right", _("Next"), 1)):
                     turn = ui.button(icon=icon, on_click=lambda step=step: self._turn(step)).props("flat dense round")
                     turn.props(f'aria-label="{label}"')
 
-    # -- which rows --------------------------------------------------------------------------------------------------
-
-    def _choose(self) -> None:
-        """Takes the rows as they are now."""
-        held = watch().held
-        self.version = held.version
-        self.rows = {key: row for key, row in held.ordered().items() if self.filter.passes(row)}
-        every = self.rows.values()
-        self.lines = groups_of(every) if self.grouped and not self.filter.cause else list(every)
-        self.first = self.cursor = 0
-
-    def _news(self) -> int:
-        """How many rows have come since."""
-        held = watch().held
-        if held.version == self.version:
-            return 0
-        now = held.ordered()
-        return sum(self.filter.passes(now[key]) for key in now.keys() - self.rows.keys())
-
     def renew(self) -> None:
         """Takes what is new into the list."""
-        self._choose()
-        self.heading.refresh()
-        self._draw()
+        self.screen.choose()
+        self._changed()
         self.scan.run_method("focus")
 
     def _filter(self, name: str, value: Any) -> None:
-        setattr(self.filter, name, value or "")
+        setattr(self.screen.filter, name, value or "")
         self.renew()
 
     def _group(self, grouped: bool) -> None:
-        self.grouped = grouped
+        self.screen.grouped = grouped
         self._filter("cause", "")
 
-    def _turn(self, step: int) -> None:
-        self.first = max(0, min(self.first + step, (len(self.lines) - 1) // PAGE * PAGE))
-        self.cursor = 0
-        self.heading.refresh()
-        self._draw()
+    def _turn(self, pages: int) -> None:
+        self.screen.turn(pages)
+        self._changed()
 
     def _changed(self) -> None:
         """What is on the screen stays where it is: only what became of it is shown, and how much is new."""
-        if not self.rows:
-            self._choose()  # nothing is on the screen that could move
+        if not self.screen.rows:
+            self.screen.choose()  # nothing is on the screen that could move
         self.heading.refresh()
         self._draw()
 
     def _draw(self) -> None:
-        """The lines on the screen."""
-        now, present, drawn = watch().held.ordered(), watch().present, []
-        for place, line in enumerate(self.lines[self.first : self.first + PAGE]):
-            here = place == self.cursor
-            if isinstance(line, Group):
-                drawn.append(listing.group_cells(line, here=here))
-            else:
-                others = present.get(line.opens, set()) - {session.user().account} if line.opens else set()
-                drawn.append(listing.cells(now.get(line.key, line), others, gone=line.key not in now, here=here))
+        drawn = self.screen.drawn(watch().present, session.user().account)
         if drawn != self.table.rows:
             self.table.rows = drawn
 
-    # -- what is open ------------------------------------------------------------------------------------------------
-
     async def _chosen(self, key: str) -> None:
-        places = [place for place, row in enumerate(self.table.rows) if row["key"] == key]
-        if places:
-            self.cursor = places[0]
-            await self._enter()
-
-    async def _enter(self) -> None:
-        """Opens the line that the cursor is on."""
-        for line in self.lines[self.first + self.cursor :][:1]:
-            if isinstance(line, Group):
-                self._filter("cause", line.cause.key)
-            else:
-                await self.open(line.opens, 0 if line.opens else line.id)
+        for place, row in enumerate(self.table.rows):
+            if row["key"] == key:
+                self.screen.cursor = place
+                await self._scanned("")
+                return
 
     async def _scanned(self, code: str) -> None:
-        await (self.open(code.strip()) if code.strip() else self._enter())
+        """A specimen's id; where there is none, the line that the cursor is on."""
+        line = self.screen.line()
+        if code.strip():
+            await self.open(code.strip())
+        elif isinstance(line, Group):
+            self._filter("cause", line.cause.key)
+        elif line:
+            await self.open(line.opens, 0 if line.opens else line.id)
 
     async def _pressed(self, key: str) -> None:
         if key in ("ArrowUp", "ArrowDown"):
-            self.cursor = max(0, min(self.cursor + (1 if key == "ArrowDown" else -1), len(self.table.rows) - 1))
+            self.screen.move(1 if key == "ArrowDown" else -1)
             self._draw()
         elif key in ("PageUp", "PageDown"):
-            self._turn(PAGE if key == "PageDown" else -PAGE)
+            self._turn(1 if key == "PageDown" else -1)
         else:
             await deeds.press(self.panel, key)
 

@@ -21,8 +21,11 @@ ROW = r"""
       <div v-if="props.row.gone" class="text-xs font-bold">{{ props.row.gone }}</div>
       <div v-if="props.row.others" class="text-xs"><q-icon name="visibility" /> {{ props.row.others }}</div>
     </template>
+    <template v-else-if="col.name === 'why'">
+      <div v-for="line in props.row.why" class="text-sm">{{ line }}</div>
+    </template>
     <template v-else>
-      <div v-for="line in props.row[col.name]" :class="col.name === 'why' ? 'text-sm' : 'text-xs'">{{ line }}</div>
+      <div v-for="line in props.row[col.name]" class="text-xs truncate max-w-[8rem]" :title="line">{{ line }}</div>
     </template>
   </q-td>
 </q-tr>"""
@@ -51,12 +54,11 @@ def key_text(row: Row) -> str:
 
 def cells(row: Row, others: Collection[str], *, gone: bool, here: bool) -> dict[str, Any]:
     """A row as the table takes it: texts only."""
-    place = brief(" / ".join(filter(None, (row.rack, row.position))), 40)
     return {
         "key": key_text(row),
         "specimen": brief(row.specimen or row.opens, 60) or _("no specimen id"),
         "patient": [text for text in (who_text(row.age, row.sex), brief(row.ward, 40)) if text],
-        "analyzer": [brief(row.analyzer, 40), *([_("rack {place}", place=place)] if place else [])],
+        "analyzer": [text for text in (brief(row.analyzer, 40), place_text(row.rack, row.position)) if text],
         "received": [time_text(row.at), _age(row)],
         "why": [*map(why_text, row.whys), *_beside(row)],
         "critical": (_("critical, called back") if row.told else _("critical")) if row.critical else "",
@@ -109,6 +111,15 @@ def what_choices() -> dict[str, str]:
 def reason_choices(reasons: Sequence[Reason]) -> dict[str, str]:
     """The reasons that rows have, by their codes."""
     return dict(sorted(((one.code, brief(why_text(Why(without_words(one))), 80)) for one in reasons), key=lambda pair: pair[1]))
+
+
+def place_text(rack: str, position: str) -> str:
+    """Where the tube stands."""
+    words = (
+        _("rack {rack}", rack=brief(rack, 20)) if rack else "",
+        _("place {place}", place=brief(position, 20)) if position else "",
+    )
+    return " ".join(filter(None, words))
 
 
 def who_text(days: int | None, sex: str) -> str:

@@ -7,7 +7,7 @@ from zoneinfo import ZoneInfo
 from labbridge.model import Decision
 from labbridge.showing import brief
 from labbridge.verification.ages import age_in_days
-from labbridge.views.listing import columns, joined, who_text
+from labbridge.views.listing import columns, joined, place_text, who_text
 from labbridge.views.sheet import Head, Line, Run, Sheet
 from labbridge.views.story import state_text, verdict_text
 from labbridge.views.texts import _, language, reason_text, time_text
@@ -68,8 +68,7 @@ def patient_text(sheet: Sheet, zone: ZoneInfo) -> str:
 
 def head_text(head: Head) -> str:
     """A report without its results."""
-    rack, position = brief(head.specimen.rack, 20), brief(head.specimen.position, 20)
-    place = _("rack {rack} place {place}", rack=rack, place=position) if rack else ""
+    place = place_text(head.specimen.rack, head.specimen.position)
     problems, comments = brief(reason_text(head.problems), 400), map(brief, head.comments[:3])
     return joined(head.analyzer, time_text(head.at), place, state_text(head.state), problems, *comments)
 

@@ -60,7 +60,7 @@ def test_a_value_that_becomes_critical_leaves_as_a_correction_after_a_call(lab: 
     page.keyboard.press("F7")
     dialog(page).get_by_label("Value").fill("0.30")
     dialog(page).get_by_label("Reason").fill("counted again")
-    expect(dialog(page).get_by_text("H001 Leukocytes 0.30 10^9/L LL [C]")).to_be_visible()
+    expect(dialog(page).get_by_text("H001 Leukocytes 0.30 10*9/L LL [C]")).to_be_visible()
     expect(dialog(page).locator(".lb-confirm")).to_be_enabled()
     page.keyboard.press("Control+Enter")
     call = dialog(page).filter(has_text="This value is critical: tell the ward first.")
