@@ -1,6 +1,7 @@
-"""What a person does: a command to the daemon as this user, what came of it, and the dialogs that ask before."""
+"""What a person does: dialogs that say what leaves, a command to the daemon as this user, and what came of it."""
 
-from collections.abc import Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
+from functools import partial
 from typing import Any
 
 import msgspec
@@ -8,10 +9,14 @@ from nicegui import ui
 
 from labbridge.commands import Request
 from labbridge.console import session
-from labbridge.console.leaving import lines_of
+from labbridge.console.keys import guard
 from labbridge.showing import brief, shown
+from labbridge.views.leaving import lines_of
 from labbridge.views.texts import _
+from labbridge.views.wording import deed_word
 
+PREVIEW_S = 0.4  # what is entered is looked at so often
+LISTED = 200  # lines of what a deed covers
 MOST_SHOWN = 50  # messages that would leave, and lines of one
 
 
@@ -22,6 +27,24 @@ class Answer(msgspec.Struct, frozen=True):
     said: tuple[str, ...] = ()
     error: str = ""
     answer: dict[str, Any] = {}
+
+
+class Field(msgspec.Struct, frozen=True):
+    """Something to enter; required unless it is ``optional``."""
+
+    name: str
+    label: str
+    value: Any = ""
+    check: bool = False  # a box to tick
+    optional: bool = False
+    long: bool = False
+    options: Mapping[str, str] = {}  # of which one is chosen
+    offers: Sequence[str] = ()  # usual entries, one click each
+    leads: bool = False  # before it is entered nothing can be told of what would leave
+    read: Callable[[Any], Any] | None = None  # makes what the command takes of what was entered
+
+
+Preview = Callable[[dict[str, Any]], Awaitable[Answer]]  # what would leave, by what was entered so far
 
 
 async def act(command: str, *, quiet: bool = False, **fields: Any) -> Answer:
@@ -35,14 +58,50 @@ async def act(command: str, *, quiet: bool = False, **fields: Any) -> Answer:
     if not answer.ok and answer.answer.get("why") in ("expired", "unknown"):
         ui.navigate.to("/login?over=1")
     elif not quiet:
-        _say(answer)
+        text = "\n".join(map(shown, answer.said if answer.ok else [answer.error])) or _("Done.")
+        say(text[:2000], good=answer.ok)
     return answer
 
 
-def _say(answer: Answer) -> None:
-    text = "\n".join(shown(line) for line in (answer.said if answer.ok else [answer.error])) or _("Done.")
-    kind: Any = "positive" if answer.ok else "negative"
-    ui.notify(text[:2000], type=kind, multi_line=True, position="bottom", timeout=6000 if answer.ok else 0, close_button=_("Close"))
+def say(text: str, *, good: bool) -> None:
+    """Says what came of a deed; what went wrong stays until it is closed."""
+    kind: Any = "positive" if good else "negative"
+    ui.notify(text, type=kind, multi_line=True, position="bottom", timeout=6000 if good else 0, close_button=_("Close"))
+
+
+def reason_field(*offers: str) -> Field:
+    """The reason of a deed."""
+    return Field("reason", _("Reason"), offers=offers)
+
+
+def nothing() -> str:
+    """What is said where nothing leaves."""
+    return _("The hospital receives nothing.")
+
+
+async def previewed(command: str, **fields: Any) -> Answer:
+    """What would leave; a reason that is not entered yet is an ellipsis."""
+    return await act(command, preview=True, quiet=True, **{**fields, "reason": fields.get("reason") or "…"})
+
+
+async def decide(
+    command: str,
+    fields: Sequence[Field],
+    target: Mapping[str, Any],
+    *,
+    covers: Sequence[str] = (),
+    told: str = "",
+    leaves: bool = True,
+) -> None:
+    """Asks for what a command needs beside its ``target``, shows what would leave where anything may, and sends it."""
+
+    async def preview(entered: dict[str, Any]) -> Answer:
+        return await previewed(command, **target, **entered)
+
+    told = told or ("" if leaves else nothing())
+    entered = await ask(deed_word(command), fields, covers=covers, told=told, preview=preview if leaves else None)
+    if entered:
+        await act(command, **target, **entered)
 
 
 class Question:
@@ -73,7 +132,6 @@ class Question:
         with self.body:
             field = ui.input(_("Reason"), value=usual, on_change=lambda event: self.judge(reason=event.value))
         field.props("autofocus outlined").classes("w-full")
-        field.on("keydown.enter", lambda: self._dialog.submit(True) if self._go.enabled else None)
         self.judge(reason=usual)
         return self._reason if await self.confirmed() else ""
 
@@ -84,19 +142,127 @@ class Question:
         self._go.set_enabled(bool(self._reason) and not self._wrong)
 
 
-async def ask_reason(title: str, *, leaves: Sequence[dict[str, str]] | None = None) -> str:
-    """Asks for a reason, and shows what the hospital will receive; empty where the person turned back."""
-    question = Question(title)
-    if leaves is not None:
-        with question.body:
-            show_leaves(leaves)
-    return await question.reason()
+async def ask_reason(title: str, *, leaves: Sequence[dict[str, str]] | None = None) -> str | None:
+    """Asks for a reason, and shows what the hospital will receive; None where the person turned back."""
+
+    async def known(_entered: dict[str, Any]) -> Answer:
+        return Answer(True, answer={"leaves": leaves})
+
+    entered = await ask(title, [reason_field()], preview=None if leaves is None else known)
+    return entered["reason"] if entered else None
 
 
-def show_leaves(leaves: Sequence[dict[str, str]]) -> None:
+async def ask(
+    title: str, fields: Sequence[Field], *, covers: Sequence[str] = (), told: str = "", preview: Preview | None = None
+) -> dict[str, Any] | None:
+    """Asks; what was entered, by the names of the fields, or None where the person turned back.
+
+    Enter confirms nothing, for a scanner sends it: the button does, and Ctrl+Enter.
+    """
+    guard()
+    with ui.dialog() as dialog, ui.card().classes("w-[44rem] max-w-full gap-2"):
+        dialog.props["aria-label"] = title
+        ui.label(title).classes("text-lg font-medium")
+        if covers:
+            with ui.column().classes("w-full gap-0 max-h-48 overflow-auto").props("tabindex=0"):
+                for line in [*covers[:LISTED], *_more(covers, LISTED)]:
+                    ui.label(line).classes("lb-wrap")
+        if told:
+            ui.label(told).classes("text-sm opacity-80")
+        state = _Asked(dialog, fields, preview)
+        for number, field in enumerate(fields):
+            state.draw(field, first=number == 0)
+        state.leaves()
+        with ui.row().classes("w-full justify-end"):
+            ui.button(_("Cancel"), on_click=lambda: dialog.submit(None)).props("flat no-caps")
+            state.go = ui.button(f"{title} · Ctrl+Enter", on_click=state.confirm).props("no-caps unelevated").classes("lb-confirm")
+            state.judge()
+        if preview:
+            ui.timer(PREVIEW_S, state.look)
+    entered: dict[str, Any] | None = await dialog
+    if not dialog.is_deleted:  # it is when the page is gone
+        dialog.delete()
+    return entered
+
+
+class _Asked:
+    """What was entered into a dialog so far, and what would come of it."""
+
+    go: ui.button  # confirms
+
+    def __init__(self, dialog: ui.dialog, fields: Sequence[Field], preview: Preview | None) -> None:
+        self.dialog, self.fields, self.preview = dialog, fields, preview
+        self.entered: dict[str, Any] = {field.name: False if field.check else field.value for field in fields}
+        self.seen: dict[str, Any] | None = None  # of it, what the answer is about
+        self.answer: Answer | None = None
+
+    @property
+    def complete(self) -> bool:
+        """Whether all is entered, and what would come of just that was seen."""
+        seen = self.preview is None or (self.seen == self.entered and self.answer is not None and self.answer.ok)
+        return seen and all(self.entered[field.name] or field.optional for field in self.fields)
+
+    def judge(self) -> None:
+        """Lets the person go on, or not yet."""
+        self.go.set_enabled(self.complete)
+
+    def confirm(self) -> None:
+        """Goes on, where it may."""
+        if self.complete:
+            self.dialog.submit(self.values())
+
+    def values(self) -> dict[str, Any]:
+        """What the command takes."""
+        entered = self.entered
+        return {field.name: field.read(entered[field.name]) if field.read else entered[field.name] for field in self.fields}
+
+    def set(self, name: str, value: Any) -> None:
+        """Takes what was entered."""
+        self.entered[name] = value if isinstance(value, bool) else (value or "").strip()
+        self.judge()
+
+    async def look(self) -> None:
+        """Asks anew what would leave where something else was entered."""
+        if self.preview and self.entered != self.seen and all(self.entered[one.name] for one in self.fields if one.leads):
+            entered = dict(self.entered)
+            self.answer = await self.preview(self.values())
+            self.seen = entered
+            self.judge()
+            self.leaves.refresh()
+
+    @ui.refreshable_method
+    def leaves(self) -> None:
+        """What the hospital will receive, or why the deed cannot be done."""
+        if self.answer is None or not (self.answer.ok or self.answer.error):
+            return
+        with ui.column().classes("w-full gap-1 p-2 rounded lb-leaves"):
+            if self.answer.ok:
+                ui.label(_("What the hospital will receive")).classes("text-sm font-medium")
+                _show_leaves(self.answer.answer.get("leaves", ()))
+            else:
+                ui.label(brief(self.answer.error, 600)).classes("lb-bad lb-wrap")
+
+    def draw(self, field: Field, *, first: bool) -> None:
+        """One field."""
+        changed = partial(self.set, field.name)
+        if field.check:
+            ui.checkbox(field.label, on_change=lambda event: changed(event.value))
+            return
+        made: Any
+        if field.options:
+            made = ui.select(dict(field.options), label=field.label, value=field.value or None, with_input=True)
+        else:
+            made = (ui.textarea if field.long else ui.input)(field.label, value=field.value)
+        made.props("outlined dense" + " autofocus" * first).classes("w-full").on_value_change(lambda event: changed(event.value))
+        with ui.row().classes("gap-1"):
+            for offer in field.offers:
+                ui.button(offer, on_click=lambda offer=offer: made.set_value(offer)).props("flat dense no-caps")
+
+
+def _show_leaves(leaves: Sequence[dict[str, str]]) -> None:
     """What the hospital will receive, destination by destination."""
     if not leaves:
-        ui.label(_("The hospital receives nothing."))
+        ui.label(nothing())
     for one in leaves[:MOST_SHOWN]:
         ui.label(_("{destination} receives for {specimen}:", destination=one["destination"], specimen=brief(one["specimen"])))
         for line in lines_of(one["text"])[:MOST_SHOWN]:
@@ -104,5 +270,9 @@ def show_leaves(leaves: Sequence[dict[str, str]]) -> None:
         with ui.expansion(_("As it is sent")).classes("w-full").props("dense"):
             for line in one["text"].splitlines()[:MOST_SHOWN]:
                 ui.label(brief(line, 2000)).classes("font-mono text-xs lb-wrap")
-    if len(leaves) > MOST_SHOWN:
-        ui.label(_("… and {n} more", n=len(leaves) - MOST_SHOWN))
+    for line in _more(leaves, MOST_SHOWN):
+        ui.label(line)
+
+
+def _more(some: Sequence[Any], most: int) -> list[str]:
+    return [_("… and {n} more", n=len(some) - most)] if len(some) > most else []

@@ -9,19 +9,15 @@ import msgspec
 from nicegui import ui
 
 from labbridge.console import session
-from labbridge.console.acting import Answer, act
-from labbridge.console.asking import Field, Preview, ask
+from labbridge.console.acting import Answer, Field, act, ask, decide, previewed, reason_field
 from labbridge.console.watch import watch
-from labbridge.showing import brief
 from labbridge.verification.ages import age_in_days
 from labbridge.views.texts import _
+from labbridge.views.wording import deed_word, value_text
 
 if TYPE_CHECKING:
     from labbridge.console.results import Panel
-    from labbridge.views.sheet import Line, Sheet
-
-
-_HELD_ONLY = ("release", "reject", "acknowledge")
+    from labbridge.views.sheet import Line
 
 
 class Deed(msgspec.Struct, frozen=True):
@@ -30,27 +26,8 @@ class Deed(msgspec.Struct, frozen=True):
     command: str
     key: str
     icon: str
-    run: Callable[["Panel"], Awaitable[None]]
-
-
-def word(command: str) -> str:
-    """What a command is called."""
-    words = {
-        "release": _("Release"),
-        "reject": _("Reject"),
-        "not-reportable": _("Not reportable"),
-        "recollect": _("Recollect"),
-        "edit": _("Edit or enter"),
-        "comment": _("Comment"),
-        "call-back": _("Call back"),
-        "acknowledge": _("Acknowledge"),
-        "correct-id": _("Correct the id"),
-        "confirm-id": _("Confirm the id"),
-        "withdraw-id": _("Withdraw"),
-        "release-mapped": _("Release what is mapped now"),
-        "retry": _("Retry"),
-    }
-    return words.get(command, command)
+    run: Callable[["Panel"], Awaitable[Any]]
+    held: bool = False  # only of what is held
 
 
 def buttons(panel: "Panel") -> None:
@@ -58,12 +35,10 @@ def buttons(panel: "Panel") -> None:
     with ui.row().classes("w-full gap-1"):
         for deed in DEEDS:
             if session.can(deed.command):
-                label = f"{word(deed.command)} {deed.key}".strip()
-                button = ui.button(label, icon=deed.icon, on_click=lambda deed=deed: do(panel, deed))
+                label = f"{deed_word(deed.command)} {deed.key}".strip()
+                button = ui.button(label, icon=deed.icon, on_click=lambda deed=deed: _do(panel, deed))
                 button.props("no-caps dense outline size=12px").classes("font-bold" if deed.command == "release" else "")
-                button.set_enabled(
-                    bool(panel.sheet and panel.sheet.held) or deed.command not in ("release", "reject", "acknowledge")
-                )
+                button.set_enabled(bool(panel.held) or not deed.held)
 
 
 async def press(panel: "Panel | None", key: str) -> None:
@@ -71,13 +46,13 @@ async def press(panel: "Panel | None", key: str) -> None:
     deed = next((one for one in DEEDS if one.key == key and key), None)
     if deed is None or panel is None or not panel.ready:
         return
-    if not session.can(deed.command):
-        ui.notify(_("Your role may not do this: {deed}.", deed=word(deed.command)), type="warning")
-        return
-    await do(panel, deed)
+    if session.can(deed.command):
+        await _do(panel, deed)
+    else:
+        ui.notify(_("Your role may not do this: {deed}.", deed=deed_word(deed.command)), type="warning")
 
 
-async def do(panel: "Panel", deed: Deed) -> None:
+async def _do(panel: "Panel", deed: Deed) -> None:
     """One deed at a time."""
     if panel.acting:
         return
@@ -89,23 +64,10 @@ async def do(panel: "Panel", deed: Deed) -> None:
         panel.acting = False
 
 
-def _covers(lines: Sequence["Line"]) -> list[str]:
-    found = []
-    for line in lines:
-        mark = f" — {_('critical')}" if line.now.critical else ""
-        value = f"{brief(line.now.value, 60)} {brief(line.now.decided.print_unit or line.now.result.unit, 20)}"
-        found.append(f"{brief(line.test, 60)}  {value.strip()}{mark}")
-    return found
-
-
-def leaving(panel: "Panel", command: str, **fields: Any) -> Preview:
-    """Asks the daemon what would leave, by what was entered so far."""
-
-    async def preview(entered: dict[str, Any]) -> Answer:
-        given = {**panel.target, **fields, **_called(entered)}
-        return await act(command, preview=True, quiet=True, **{**given, "reason": given.get("reason") or "…"})
-
-    return preview
+async def _about(panel: "Panel", command: str, fields: Sequence[Field], lines: Sequence["Line"], *, leaves: bool = True) -> None:
+    """A deed about these tests."""
+    target = {**panel.target, "tests": [line.test for line in lines]}
+    await decide(command, fields, target, covers=list(map(value_text, lines)), leaves=leaves)
 
 
 async def _release(panel: "Panel") -> None:
@@ -113,140 +75,97 @@ async def _release(panel: "Panel") -> None:
     if not lines:
         ui.notify(_("Nothing of it can be released: choose what is held and mapped."), type="warning")
         return
-    tests = [line.test for line in lines]
-    fields = [Field("reason", _("Reason"), offers=(_("checked"), _("repeated, confirmed"), _("agrees with earlier values")))]
-    untold = [line for line in lines if line.now.critical and not line.now.told]
-    if untold:
-        fields = [*_call_fields(), *fields]
-    entered = await ask(word("release"), fields, covers=_covers(lines), preview=leaving(panel, "release", tests=tests))
-    if entered is not None:
-        await act("release", **panel.target, tests=tests, **_called(entered))
+    untold = any(line.now.critical and not line.now.told for line in lines)
+    reason = reason_field(_("checked"), _("repeated, confirmed"), _("agrees with earlier values"))
+    await _about(panel, "release", [*(_call_fields() if untold else ()), reason], lines)
 
 
 async def _reject(panel: "Panel") -> None:
-    lines = panel.chosen
-    told = _("The hospital receives nothing.")
-    entered = await ask(word("reject"), [Field("reason", _("Reason"))], covers=_covers(lines), told=told)
-    if entered is not None:
-        await act("reject", **panel.target, tests=[line.test for line in lines], **entered)
+    await _about(panel, "reject", [reason_field()], panel.chosen, leaves=False)
 
 
 async def _without(panel: "Panel", command: str) -> None:
-    lines = panel.chosen
-    tests = [line.test for line in lines]
     offers = (_("haemolysed"), _("clotted"), _("not enough material"), _("wrong tube"))
-    fields = [Field("reason", _("Reason, for the hospital"), offers=offers)]
-    entered = await ask(word(command), fields, covers=_covers(lines), preview=leaving(panel, command, tests=tests))
-    if entered is not None:
-        await act(command, **panel.target, tests=tests, **entered)
-
-
-async def _edit(panel: "Panel") -> None:
-    assert panel.sheet is not None
-    known = watch().catalogue().tests
-    first = next((line.test for line in panel.chosen if line.test in known), "")
-    names = {code: f"{code} · {test.name}" for code, test in known.items()}
-    fields = [
-        Field("test", _("Test"), value=first, options=names),
-        Field("value", _("Value")),
-        Field("reason", _("Reason"), offers=(_("counted by hand"), _("diluted by hand"), _("corrected after a check"))),
-    ]
-
-    async def preview(entered: dict[str, Any]) -> Answer:
-        if not entered["value"] or not entered["test"]:
-            return Answer(False)
-        given = {"value": entered["value"], "reason": entered["reason"]}
-        return await leaving(panel, "edit", **_of_test(panel, entered["test"]), tests=[entered["test"]])(given)
-
-    told = _("Tick one test to change it; a value for a test that the report has not is entered. It leaves as a correction.")
-    entered = await ask(word("edit"), fields, told=told, preview=preview)
-    if entered is None:
-        return
-    test = entered.pop("test")
-    if _is_critical(panel.sheet, test, entered["value"]):
-        call = await ask(word("call-back"), _call_fields(), told=_("This value is critical: tell the ward first."))
-        if call is None:
-            return
-        entered |= _called(call)
-    await act("edit", **_of_test(panel, test), tests=[test], **entered)
-
-
-def _is_critical(sheet: "Sheet", test: str, value: str) -> bool:
-    """Whether the laboratory's limits call it critical for this patient."""
-    days = age_in_days(sheet.patient, datetime.now().timestamp(), ZoneInfo(watch().settings.site.timezone))
-    limits = watch().catalogue().limits(test, sheet.patient.sex, days, sheet.heads[0].specimen.type)
-    return limits is not None and limits.judge(value).critical
-
-
-def _of_test(panel: "Panel", test: str) -> dict[str, Any]:
-    """What a command takes to mean this test: the report whose value is shown."""
-    line = next((line for line in panel.sheet.lines if line.test == test), None) if panel.sheet else None
-    return {**panel.target, **({"reports": [line.now.report]} if line else {})}
+    await _about(panel, command, [Field("reason", _("Reason, for the hospital"), offers=offers)], panel.chosen)
 
 
 async def _comment(panel: "Panel") -> None:
-    told = _("The hospital receives nothing.")
-    entered = await ask(word("comment"), [Field("note", _("Comment"), long=True)], told=told)
-    if entered is not None:
-        await act("comment", **panel.target, **entered)
+    await decide("comment", [Field("note", _("Comment"), long=True)], panel.target, leaves=False)
 
 
 async def _call_back(panel: "Panel") -> None:
-    assert panel.sheet is not None
     lines = [line for line in panel.chosen if line.now.critical] or panel.chosen
-    fields = _call_fields(must=False)
-    entered = await ask(word("call-back"), fields, covers=_covers(lines), told=_("The hospital receives nothing."))
-    if entered is not None:
-        await act("call-back", **panel.target, tests=[line.test for line in lines], **_called(entered))
-
-
-async def _acknowledge(panel: "Panel") -> None:
-    await act("acknowledge", **panel.target)
+    await _about(panel, "call-back", _call_fields(must=False), lines, leaves=False)
 
 
 async def _correct_id(panel: "Panel") -> None:
-    fields = [Field("to", _("The right specimen id")), Field("reason", _("Reason"))]
+    fields = [Field("to", _("The right specimen id"), leads=True), reason_field()]
     told = _("Another person must confirm it; then what was delivered under the wrong id is withdrawn.")
+    await decide("correct-id", fields, panel.target, told=told)
+
+
+async def _edit(panel: "Panel") -> None:
+    known = watch().catalogue().tests
+    first = next((line.test for line in panel.chosen if line.test in known), "")
+    offers = (_("counted by hand"), _("diluted by hand"), _("corrected after a check"))
+    fields = [
+        Field("test", _("Test"), value=first, options={code: f"{code} · {test.name}" for code, test in known.items()}, leads=True),
+        Field("value", _("Value"), leads=True),
+        reason_field(*offers),
+    ]
+
+    def given(test: str, **entered: str) -> dict[str, Any]:
+        """What the command takes: the test of the report whose value is shown."""
+        reports = [line.now.report for line in panel.lines if line.test == test]
+        return {**panel.target, **({"reports": reports} if reports else {}), "tests": [test], **entered}
 
     async def preview(entered: dict[str, Any]) -> Answer:
-        return await leaving(panel, "correct-id")(entered) if entered["to"] else Answer(False)
+        return await previewed("edit", **given(**entered))
 
-    entered = await ask(word("correct-id"), fields, told=told, preview=preview)
-    if entered is not None:
-        await act("correct-id", **panel.target, **entered)
+    told = _("Tick one test to change it; a value for a test that the report has not is entered. It leaves as a correction.")
+    entered = await ask(deed_word("edit"), fields, told=told, preview=preview)
+    if not entered:
+        return
+    call: dict[str, Any] | None = {}
+    assert panel.sheet is not None
+    days = age_in_days(panel.sheet.patient, datetime.now().timestamp(), _zone())
+    if panel.sheet.judges(entered["test"], entered["value"], watch().catalogue(), days):
+        call = await ask(deed_word("call-back"), _call_fields(), told=_("This value is critical: tell the ward first."))
+    if call is not None:
+        await act("edit", **given(**entered), **call)
 
 
 def _call_fields(*, must: bool = True) -> list[Field]:
-    now = datetime.now(ZoneInfo(watch().settings.site.timezone))
     return [
         Field("told", _("Who was told (name, ward)")),
-        Field("told_at", _("When (hh:mm)"), value=f"{now:%H:%M}"),
+        Field("told_at", _("When (hh:mm)"), value=f"{datetime.now(_zone()):%H:%M}", read=_last_time),
         Field("read_back", _("The value was read back to me"), check=True, optional=not must),
     ]
 
 
-def _called(entered: dict[str, Any]) -> dict[str, Any]:
-    """What was entered, with the time as the command takes it: the last time that the clock showed this."""
-    if "told_at" not in entered:
-        return entered
-    now = datetime.now(ZoneInfo(watch().settings.site.timezone))
+def _last_time(clock: str) -> str:
+    """The last time that the clock showed this; what is no time of day goes to the daemon, which says so."""
+    now = datetime.now(_zone())
     try:
-        hour, minute = map(int, entered["told_at"].replace("：", ":").split(":"))
+        hour, minute = map(int, clock.replace("：", ":").split(":"))
         at = now.replace(hour=hour, minute=minute, second=0, microsecond=0)
     except ValueError:
-        return {**entered, "told_at": entered["told_at"]}  # the daemon says what is wrong with it
-    at -= timedelta(days=1) if at > now else timedelta()
-    return {**entered, "told_at": at.isoformat()}
+        return clock
+    return (at - timedelta(days=at > now)).isoformat()
+
+
+def _zone() -> ZoneInfo:
+    return ZoneInfo(watch().settings.site.timezone)
 
 
 DEEDS = (
-    Deed("release", "F2", "check", _release),
+    Deed("release", "F2", "check", _release, held=True),
     Deed("not-reportable", "F4", "block", lambda panel: _without(panel, "not-reportable")),
     Deed("recollect", "F6", "bloodtype", lambda panel: _without(panel, "recollect")),
     Deed("edit", "F7", "edit", _edit),
     Deed("comment", "F8", "comment", _comment),
     Deed("call-back", "F9", "phone_in_talk", _call_back),
-    Deed("acknowledge", "", "notifications_off", _acknowledge),
-    Deed("reject", "", "delete_outline", _reject),
+    Deed("acknowledge", "", "notifications_off", lambda panel: act("acknowledge", **panel.target), held=True),
+    Deed("reject", "", "delete_outline", _reject, held=True),
     Deed("correct-id", "", "badge", _correct_id),
 )

@@ -14,11 +14,11 @@ from labbridge.console.results import Panel, results_panel
 from labbridge.console.watch import watch
 from labbridge.model import Reason, decode
 from labbridge.showing import brief
-from labbridge.views.listing import COLUMNS, ROW, cells, reason_choices, what_choices
-from labbridge.views.rows import Filter, Key, Row
+from labbridge.views import listing
+from labbridge.views.rows import Group
+from labbridge.views.screen import PAGE, Screen
 from labbridge.views.texts import _, number_text, reason_text, time_text
 
-PAGE = 50  # rows on the screen
 TICK_S = 2.0  # ages, and who has what open
 # What stands in the field at Enter, whatever has come of it yet; the field is empty then.
 _TAKE = "(e) => { emit(e.target.value); e.target.value = ''; e.target.dispatchEvent(new Event('input')); }"
@@ -31,28 +31,22 @@ async def pending(specimen: str = "") -> None:
 
 
 class Pending:
-    """What one person sees: rows as they were when the list was last asked for, and the specimen that is open."""
+    """What one person sees: the list, and the specimen that is open."""
 
     def __init__(self) -> None:
-        self.filter = Filter()
-        self.grouped = False
-        self.rows: dict[Key, Row] = {}
-        self.first = 0  # of the rows on the screen
-        self.cursor = 0  # of the rows on the screen, the one that Enter opens
+        self.screen = Screen(watch().held)
         self.panel: Panel | None = None
         self.opening = asyncio.Lock()
-        self.version = -1
 
     async def build(self, specimen: str) -> None:
         """Draws the page."""
-        self._choose()
         Proposals()
         self._bar()
         with ui.row().classes("w-full no-wrap items-start gap-3 lb-pending"):
             with ui.column().classes("gap-1 lb-list"):
                 self.heading()
-                self.table = ui.table(columns=COLUMNS(), rows=[], row_key="key", pagination=0)
-                self.table.props("dense flat hide-pagination wrap-cells").classes("w-full").add_slot("body", ROW)
+                self.table = ui.table(columns=listing.heading(), rows=[], row_key="key", pagination=0)
+                self.table.props("dense flat hide-pagination wrap-cells").classes("w-full").add_slot("body", listing.ROW)
                 self.table.on("choose", lambda event: self._chosen(str(event.args)))
             self.side = ui.column().classes("gap-2 lb-side").props(f'role=region aria-label="{_("Results of the specimen")}"')
         with self.side:
@@ -66,139 +60,96 @@ class Pending:
 
     def _bar(self) -> None:
         choices = watch().held.choices()
+        selects: dict[str, tuple[str, dict[str, str]]] = {
+            "what": (_("What"), listing.what_choices()),
+            "analyzer": (_("Analyzer"), {name: name for name in choices.analyzers}),
+            "reason": (_("Reason"), listing.reason_choices(choices.reasons)),
+            "test": (_("Test"), {test: brief(test) for test in choices.tests}),
+        }
         with ui.row().classes("w-full items-center gap-2"):
             self.scan = ui.input(placeholder=_("Scan or type a barcode")).props("outlined dense autofocus clearable")
             self.scan.props(f'aria-label="{_("Barcode")}"').classes("lb-scan w-64 text-lg")
             self.scan.on("keydown.enter", lambda event: self._scanned(str(event.args)), js_handler=_TAKE)
-            self._select(_("What"), what_choices(), "what")
-            self._select(_("Analyzer"), {name: name for name in choices.analyzers}, "analyzer")
-            self._select(_("Reason"), reason_choices(choices.reasons), "reason")
-            self._select(_("Test"), {brief(test): test for test in choices.tests}, "test")
+            for name, (label, options) in selects.items():
+                box = ui.select(options, label=label, with_input=len(options) > 12, clearable=True).props("outlined dense")
+                box.classes("w-36").on_value_change(lambda event, name=name: self._filter(name, event.value))
             text = ui.input(_("Text")).props("outlined dense clearable debounce=300").classes("w-28")
             text.on_value_change(lambda event: self._filter("text", event.value))
             ui.switch(_("By cause"), on_change=lambda event: self._group(bool(event.value)))
             if session.can("correct-id"):
                 ui.button(_("Shifted batch"), icon="low_priority", on_click=shifted).props("flat dense no-caps")
 
-    def _select(self, label: str, options: dict[str, str], name: str) -> None:
-        box = ui.select(options, label=label, with_input=len(options) > 12, clearable=True).props("outlined dense")
-        box.classes("w-36").on_value_change(lambda event: self._filter(name, event.value))
-
     @ui.refreshable_method
     def heading(self) -> None:
         """How many there are, what is new, and which of them are on the screen."""
-        rows = len(self.rows)
+        screen, every = self.screen, len(self.screen.lines)
         with ui.row().classes("w-full items-center gap-2 min-h-8"):
-            news = self._news()
-            ui.label(_("{n} pending", n=number_text(rows))).classes("text-lg font-medium").props("role=status")
-            if news:
-                new = _("{n} new", n=number_text(news))
-                ui.button(new, icon="refresh", on_click=self.renew).props("no-caps dense color=primary").classes("lb-new")
-            if self.grouped and not self.filter.cause:
-                return
-            if self.filter.cause:
-                groups.opened(list(self.rows.values()), self._close_group)
-            if rows > PAGE:
-                last = min(self.first + PAGE, rows)
+            ui.label(_("{n} pending", n=number_text(len(screen.rows)))).classes("text-lg font-medium").props("role=status")
+            if news := screen.news():
+                new = ui.button(_("{n} new", n=number_text(news)), icon="refresh", on_click=self.renew)
+                new.props("no-caps dense color=primary").classes("lb-new")
+            if screen.filter.cause:
+                groups.opened(list(screen.rows.values()), lambda: self._filter("cause", ""))
+            if every > PAGE:
                 ui.space()
-                ui.label(f"{number_text(self.first + 1)}–{number_text(last)}")
-                for icon, label, step in (("chevron_left", _("Previous"), -PAGE), ("chevron_right", _("Next"), PAGE)):
+                ui.label(f"{number_text(screen.first + 1)}–{number_text(min(screen.first + PAGE, every))}")
+                for icon, label, step in (("chevron_left", _("Previous"), -1), ("chevron_right", _("Next"), 1)):
                     turn = ui.button(icon=icon, on_click=lambda step=step: self._turn(step)).props("flat dense round")
                     turn.props(f'aria-label="{label}"')
 
-    # -- which rows --------------------------------------------------------------------------------------------------
-
-    def _choose(self) -> None:
-        """Takes the rows as they are now."""
-        held = watch().held
-        self.version = held.version
-        self.rows = {key: row for key, row in held.ordered().items() if self.filter.passes(row)}
-        self.first = self.cursor = 0
-
-    def _news(self) -> int:
-        """How many rows have come since."""
-        held = watch().held
-        if held.version == self.version:
-            return 0
-        now = held.ordered()
-        return sum(self.filter.passes(now[key]) for key in now.keys() - self.rows.keys())
-
     def renew(self) -> None:
         """Takes what is new into the list."""
-        self._choose()
-        self.heading.refresh()
-        self._draw()
+        self.screen.choose()
+        self._changed()
         self.scan.run_method("focus")
 
     def _filter(self, name: str, value: Any) -> None:
-        setattr(self.filter, name, value or "")
+        setattr(self.screen.filter, name, value or "")
         self.renew()
 
     def _group(self, grouped: bool) -> None:
-        self.grouped, self.filter.cause = grouped, ""
-        self.renew()
+        self.screen.grouped = grouped
+        self._filter("cause", "")
 
-    def _close_group(self) -> None:
-        self.filter.cause = ""
-        self.renew()
-
-    def _turn(self, step: int) -> None:
-        self.first = max(0, min(self.first + step, (len(self.rows) - 1) // PAGE * PAGE))
-        self.cursor = 0
-        self.heading.refresh()
-        self._draw()
+    def _turn(self, pages: int) -> None:
+        self.screen.turn(pages)
+        self._changed()
 
     def _changed(self) -> None:
         """What is on the screen stays where it is: only what became of it is shown, and how much is new."""
-        if not self.rows:
-            self._choose()  # nothing is on the screen that could move
+        if not self.screen.rows:
+            self.screen.choose()  # nothing is on the screen that could move
         self.heading.refresh()
         self._draw()
 
     def _draw(self) -> None:
-        """The rows on the screen."""
-        if self.grouped and not self.filter.cause:
-            drawn = groups.cells(groups.groups_of(self.rows.values()))
-        else:
-            now, present = watch().held.ordered(), watch().present
-            drawn = []
-            for place, (key, row) in enumerate(list(self.rows.items())[self.first : self.first + PAGE]):
-                others = present.get(row.opens, set()) - {session.user().account} if row.opens else set()
-                drawn.append(cells(now.get(key, row), others, gone=key not in now, here=place == self.cursor))
+        drawn = self.screen.drawn(watch().present, session.user().account)
         if drawn != self.table.rows:
             self.table.rows = drawn
 
-    # -- what is open ------------------------------------------------------------------------------------------------
-
-    async def _chosen(self, name: str) -> None:
-        if self.grouped and not self.filter.cause:
-            self.filter.cause = name
-            self.renew()
-            return
-        shown = list(self.rows.values())[self.first : self.first + PAGE]
-        place = next((place for place, row in enumerate(shown) if "-".join(map(str, row.key)) == name), None)
-        if place is not None:
-            self.cursor = place
-            self._draw()
-            await self.open(shown[place].opens, 0 if shown[place].opens else shown[place].id)
+    async def _chosen(self, key: str) -> None:
+        for place, row in enumerate(self.table.rows):
+            if row["key"] == key:
+                self.screen.cursor = place
+                await self._scanned("")
+                return
 
     async def _scanned(self, code: str) -> None:
-        code = code.strip()
-        shown = list(self.rows.values())[self.first : self.first + PAGE]
-        if code:
-            await self.open(code)
-        elif self.grouped and not self.filter.cause:
-            if self.table.rows:
-                await self._chosen(self.table.rows[0]["key"])
-        elif self.cursor < len(shown):
-            await self.open(shown[self.cursor].opens, 0 if shown[self.cursor].opens else shown[self.cursor].id)
+        """A specimen's id; where there is none, the line that the cursor is on."""
+        line = self.screen.line()
+        if code.strip():
+            await self.open(code.strip())
+        elif isinstance(line, Group):
+            self._filter("cause", line.cause.key)
+        elif line:
+            await self.open(line.opens, 0 if line.opens else line.id)
 
     async def _pressed(self, key: str) -> None:
         if key in ("ArrowUp", "ArrowDown"):
-            self.cursor = max(0, min(self.cursor + (1 if key == "ArrowDown" else -1), len(self.table.rows) - 1))
+            self.screen.move(1 if key == "ArrowDown" else -1)
             self._draw()
         elif key in ("PageUp", "PageDown"):
-            self._turn(PAGE if key == "PageDown" else -PAGE)
+            self._turn(1 if key == "PageDown" else -1)
         else:
             await deeds.press(self.panel, key)
 
@@ -224,8 +175,7 @@ class Pending:
             ui.label(_("There is no message {number}.", number=number)).classes("text-lg p-4")
             return
         ui.label(_("Message {number}", number=number)).classes("text-2xl font-medium")
-        note = decode(message.note.encode() or b"[]", list[Reason])
-        why = brief(reason_text(note), 600)
+        why = brief(reason_text(decode(message.note.encode() or b"[]", list[Reason])), 600)
         for text in (f"{message.analyzer} · {time_text(message.at)} · {message.kind} · {message.size} B", why):
             ui.label(text).classes("lb-wrap")
         ui.link(_("Its bytes"), f"/specimen/%23{number[1:]}")

@@ -8,8 +8,7 @@ from zoneinfo import ZoneInfo
 
 from nicegui import ui
 
-from labbridge.console.acting import act
-from labbridge.console.asking import ask
+from labbridge.console.acting import act, ask
 from labbridge.console.frame import page
 from labbridge.console.session import can
 from labbridge.console.specimen import address, with_reason

@@ -1,5 +1,6 @@
 """What waits for a person, as a picture in memory: rows of Pending, of which only what is new is decoded."""
 
+import re
 from collections.abc import Callable, Collection, Iterable, Sequence
 from zoneinfo import ZoneInfo
 
@@ -13,11 +14,10 @@ from labbridge.store import Reader
 from labbridge.store.rows import Attempt, Earlier, Message, Queued
 from labbridge.views.rows import Key, Row, delivery_row, forget, message_row, row_of, without_words
 
-__all__ = ["Choices", "Held", "Panels", "Row"]
-
 MOST = 2000  # stuck deliveries to one destination that are listed
 LATE_S = 60.0  # a delivery that waits longer is shown
 RARE_S = 2.0  # deliveries and proposals are looked at so often
+_MOVABLE = ("held", "released", "superseded")  # states of a report whose specimen's id may be corrected
 
 
 class Panels:
@@ -87,6 +87,17 @@ def proposed(reader: Reader) -> tuple[Proposed, ...]:
         Proposed(row.id, row.at, row.actor, row.reason, tuple((names.get(int(p["report"]), ""), str(p["to"])) for p in pairs))
         for row, pairs in rows
     )
+
+
+def pairs_of(reader: Reader, ids: str) -> tuple[str, list[str]]:
+    """Wrong and right ids by turns as ``correct-id`` takes them, by the reports of the wrong ones; and which are not known."""
+    words = re.findall(r"[^\s,;→]+", ids)
+    known = {wrong: [row for row in reader.reports_of(wrong) if row.state in _MOVABLE] for wrong in words[::2]}
+    pairs = [
+        {"report": row.report_id, "to": to} for wrong, to in zip(words[::2], words[1::2], strict=False) for row in known[wrong]
+    ]
+    missing = [wrong for wrong, rows in known.items() if not rows] + (words[-1:] if len(words) % 2 else [])
+    return msgspec.json.encode(pairs).decode(), missing
 
 
 class Held:

@@ -83,13 +83,10 @@ def row_of(earlier: Earlier, zone: ZoneInfo, missing: Callable[[str, set[str]], 
     decisions = [model.decode(document, model.Decision) for document in earlier.decisions if not erased(document)]
     decided = standing(decisions)
     held = [one for one in decided if one.verdict.action == "hold"]
-    own = [one for one in held if any(reason.code != "held-with" for reason in one.verdict.reasons)]
     whys = whys_of(report, held)
     critical = {one.index for one in held if is_critical(one)}
     told = critical <= called_back(decisions) or any(decision.kind == "acknowledge" for decision in decisions)
     tests = tuple(dict.fromkeys(one.test or one.code for one in held))
-    tests = _tests.setdefault(tests, tests)
-    present = {one.test or one.code for one in decided if one.value}
     return Row(
         earlier.report_id,
         "held",
@@ -98,18 +95,18 @@ def row_of(earlier: Earlier, zone: ZoneInfo, missing: Callable[[str, set[str]], 
         earlier.analyzer,
         cause_of(earlier.analyzer, whys),
         whys[:_REASONS],
-        max(0, len(whys) - _REASONS),
-        len(held) - len(own),
-        missing(earlier.analyzer, present),
-        bool(critical),
-        bool(critical) and told,
-        age_in_days(report.patient, earlier.at / 1e6, zone),
-        report.patient.sex,
-        report.patient.location,
-        report.specimen.rack,
-        report.specimen.position,
-        tests,
-        earlier.key,
+        more=max(0, len(whys) - _REASONS),
+        kept_back=sum(all(reason.code == "held-with" for reason in one.verdict.reasons) for one in held),
+        missing=missing(earlier.analyzer, {one.test or one.code for one in decided if one.value}),
+        critical=bool(critical),
+        told=bool(critical) and told,
+        age=age_in_days(report.patient, earlier.at / 1e6, zone),
+        sex=report.patient.sex,
+        ward=report.patient.location,
+        rack=report.specimen.rack,
+        position=report.specimen.position,
+        tests=_tests.setdefault(tests, tests),
+        opens=earlier.key,
     )
 
 
@@ -163,14 +160,10 @@ def forget(most: int) -> None:
 
 def message_row(message: Message) -> Row:
     """The row of a message that a person must look at."""
-    try:
-        reasons = msgspec.json.decode(message.note or "[]", type=list[Reason])
-    except msgspec.MsgspecError:
-        reasons = []
-    whys = tuple(Why(reason) for reason in reasons or [Reason(message.kind)])
-    return Row(
-        message.id, "message", message.at, "", message.analyzer, cause_of(message.analyzer, whys), whys, opens=f"#{message.id}"
-    )
+    reasons = msgspec.json.decode(message.note or "[]", type=list[Reason])
+    whys = tuple(map(Why, reasons or [Reason(message.kind)]))
+    cause = cause_of(message.analyzer, whys)
+    return Row(message.id, "message", message.at, "", message.analyzer, cause, whys, opens=f"#{message.id}")
 
 
 def delivery_row(delivery: Queued, said: str) -> Row:

@@ -1,16 +1,20 @@
 """What is known of a specimen's results, test by test: runs side by side, earlier values, alarms decoded. No screen here."""
 
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from decimal import Decimal, InvalidOperation
+from functools import lru_cache
+from pathlib import Path
 
 import msgspec
 
-from labbridge import model
+from labbridge import model, profiles, revision
+from labbridge.config import Settings
 from labbridge.context import identity_of
 from labbridge.mapping import Catalogue, Test
 from labbridge.model import Decided, Decision, Patient, Reason, Report, Result, Specimen
 from labbridge.pipeline import standing
-from labbridge.profiles import Alarm
+from labbridge.profiles import Alarm, ProfileError
+from labbridge.store import Reader
 from labbridge.store.erasure import erased
 from labbridge.store.rows import Earlier
 from labbridge.verification.callback import called_back, is_critical
@@ -19,6 +23,7 @@ AlarmOf = Callable[[str, str], Alarm | None]  # of an analyzer and a code
 
 _BARS = "▁▂▃▄▅▆▇█"
 _POINTS = 8  # of a trend
+EARLIER = 30  # reports of the same patient that are looked at
 
 
 class Run(msgspec.Struct, frozen=True):
@@ -86,39 +91,54 @@ class Line(msgspec.Struct, frozen=True):
         return bars([one for one in every if one is not None])
 
 
-class Note(msgspec.Struct, frozen=True):
-    """What a person did or wrote: a comment, a call-back, a release."""
-
-    report: int
-    decision: Decision
-
-
 class Head(msgspec.Struct, frozen=True):
     """One report, without its results."""
 
-    report: int
     at: int
     analyzer: str
     state: str
     specimen: Specimen
-    problems: tuple[Reason, ...]
-    comments: tuple[str, ...]
+    problems: tuple[Reason, ...] = ()
+    comments: tuple[str, ...] = ()
 
 
 class Sheet(msgspec.Struct, frozen=True):
     """Everything that is shown of a specimen's results."""
 
-    specimen: str
     patient: Patient
-    heads: tuple[Head, ...]
+    heads: tuple[Head, ...]  # the newest first
     lines: tuple[Line, ...]
-    notes: tuple[Note, ...]
+    notes: tuple[Decision, ...]  # what people did or wrote, the oldest first
     several: bool = False  # its reports name more than one patient
 
     @property
     def held(self) -> tuple[Line, ...]:
         """The tests of which something waits for a person."""
         return tuple(line for line in self.lines if line.now.held)
+
+    def judges(self, test: str, value: str, catalogue: Catalogue, days: int | None) -> bool:
+        """Whether the laboratory's limits call a value critical for this patient, who is so many days old."""
+        limits = catalogue.limits(test, self.patient.sex, days, self.heads[0].specimen.type)
+        return limits is not None and limits.judge(value).critical
+
+
+def read_sheet(reader: Reader, settings: Settings, catalogue: Catalogue, rules: str, specimen: str, report: int) -> Sheet:
+    """What is stored of a specimen, or of the one ``report`` meant; ``rules`` is the revision in force."""
+    folders, used = tuple(revision.folders(settings, "analyzers")), {one.name: one.profile for one in settings.analyzers}
+    reports = reader.reports([report]) if report else reader.reports_of(specimen)
+    patient = next((row.patient for row in reversed(reports) if row.patient), "")
+    before = reader.reports_of_patient(patient, reports[0].report_id, EARLIER) if patient else []
+    return sheet_of(
+        specimen, reports, before, catalogue, lambda analyzer, code: _alarms(used.get(analyzer, ""), folders, rules).get(code)
+    )
+
+
+@lru_cache(maxsize=64)
+def _alarms(profile: str, folders: Sequence[Path], _rules: str) -> Mapping[str, Alarm]:
+    try:
+        return profiles.load(profile, folders).alarms
+    except (ProfileError, OSError):
+        return {}
 
 
 def number(text: str) -> Decimal | None:
@@ -147,13 +167,13 @@ def sheet_of(
     heads, notes, patients = [], [], []
     for row in reports:
         if erased(row.document):
-            heads.append(Head(row.report_id, row.at, row.analyzer, row.state, Specimen(row.specimen), (), ()))
+            heads.append(Head(row.at, row.analyzer, row.state, Specimen(row.specimen)))
             continue
         report = model.decode(row.document, Report)
         decisions = [model.decode(one, Decision) for one in row.decisions if not erased(one)]
-        heads.append(Head(row.report_id, row.at, row.analyzer, row.state, report.specimen, report.problems, report.comments))
+        heads.append(Head(row.at, row.analyzer, row.state, report.specimen, report.problems, report.comments))
         patients.append(report.patient)
-        notes += [Note(row.report_id, one) for one in decisions if one.actor != "rules"]
+        notes += [one for one in decisions if one.actor != "rules"]
         called = called_back(decisions)
         for one in standing(decisions):
             result = report.results[one.index] if one.index < len(report.results) else Result(one.code)
@@ -164,14 +184,12 @@ def sheet_of(
     patient = patients[-1] if patients else Patient()
     several = any(_differ(patient, other) for other in patients)
     points = _points(before, patient, specimen)
-    lines = [_line(test, found, catalogue, points.get(test, [])) for test, found in runs.items()]
+    lines = []
+    for test, found in runs.items():
+        found.sort(key=lambda run: (run.held, run.decided.measured_at or 0, run.at, run.report), reverse=True)
+        lines.append(Line(test, catalogue.tests.get(test), tuple(found), tuple(points.get(test, ()))))
     lines.sort(key=lambda line: (line.about is None, line.about.sort if line.about else 0, line.test))
-    return Sheet(specimen, patient, tuple(reversed(heads)), tuple(lines), tuple(notes), several)
-
-
-def _line(test: str, runs: Iterable[Run], catalogue: Catalogue, earlier: Sequence[Point]) -> Line:
-    newest_first = sorted(runs, key=lambda run: (run.held, run.decided.measured_at or 0, run.at, run.report), reverse=True)
-    return Line(test, catalogue.tests.get(test), tuple(newest_first), tuple(earlier))
+    return Sheet(patient, tuple(reversed(heads)), tuple(lines), tuple(notes), several)
 
 
 def _differ(one: Patient, other: Patient) -> bool:

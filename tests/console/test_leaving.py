@@ -3,7 +3,7 @@
 from hypothesis import given
 from hypothesis import strategies as st
 
-from labbridge.console.leaving import lines_of
+from labbridge.views.leaving import lines_of
 
 
 def test_observations_and_notes_are_told_in_lines() -> None:

@@ -6,67 +6,12 @@ from typing import Any
 import pytest
 from playwright.sync_api import Page, expect
 
-from tests.console.helpers import SLOW_MS, ConsoleLab, serious_faults
+from tests.console.hands import HELD_MS, confirm, dialog, listed, pending, row, scan, side, tell_held, type_fast
+from tests.console.helpers import ConsoleLab, serious_faults
 from tests.e2e.helpers import UNKNOWN, WBC, fresh, observations
 from tests.support import wait_until
 
 LOW = ("718-7^HGB^LN", "41", "g/L")
-HELD_MS = 3 * SLOW_MS
-
-expect.set_options(timeout=SLOW_MS)
-
-
-def pending(lab: ConsoleLab, page: Page, account: str, language: str = "en") -> None:
-    """Opens the list."""
-    lab.login(page, account, language, "/pending")
-    expect(scan(page)).to_be_focused()
-
-
-def scan(page: Page) -> Any:
-    return page.locator(".lb-scan input")
-
-
-def type_fast(page: Page, text: str) -> None:
-    """What a scanner does: every character at once, then Enter."""
-    page.keyboard.type(text)
-    page.keyboard.press("Enter")
-
-
-def row(page: Page, specimen: str) -> Any:
-    return page.locator("tr.cursor-pointer").filter(has_text=specimen)
-
-
-def listed(page: Page, specimen: str) -> Any:
-    """The specimen's row, which may be among what is new."""
-    found, new = row(page, specimen), page.locator(".lb-new")
-    expect(found.or_(new).first).to_be_visible(timeout=HELD_MS)
-    if found.count() == 0:
-        new.click()
-    expect(found).to_be_visible()
-    return found
-
-
-def side(page: Page) -> Any:
-    return page.locator(".lb-side")
-
-
-def dialog(page: Page) -> Any:
-    return page.locator(".q-dialog .q-card")
-
-
-def confirm(page: Page) -> None:
-    """Goes on once all is entered."""
-    expect(page.locator(".q-dialog .lb-confirm")).to_be_enabled()
-    page.keyboard.press("Control+Enter")
-    expect(dialog(page)).to_have_count(0)
-
-
-def tell_held(lab: ConsoleLab, *results: tuple[str, str, str]) -> str:
-    """A specimen with these results, of which something is held."""
-    specimen = fresh()
-    lab.tell(specimen, *results)
-    wait_until(lambda: lab.held(specimen), 10, "it is held")
-    return specimen
 
 
 def test_a_held_critical_value_is_found_by_scan_called_back_released_delivered_and_audited(lab: ConsoleLab, page: Page) -> None:
@@ -204,6 +149,7 @@ def test_everything_by_keyboard_alone(lab: ConsoleLab, page: Page) -> None:
     expect(dialog(page).get_by_label("Reason, for the hospital")).to_be_focused()
     page.keyboard.type("haemolysed", delay=60)
     expect(dialog(page).get_by_text(re.compile("— .*haemolysed"))).to_be_visible()
+    expect(dialog(page).locator(".lb-confirm")).to_be_enabled()
     page.keyboard.press("Tab")
     for _ in range(12):
         if dialog(page).get_by_role("button", name="Not reportable").evaluate("button => button === document.activeElement"):

@@ -80,7 +80,7 @@ def test_a_value_that_a_person_entered_has_no_result_of_the_analyzer() -> None:
     entered = Decision((Decided(7, "NA", Verdict("release"), "NA", "140"),), "anna", kind="edit")
     found = sheet(stored(("K", "7.1", "hold"), more=(entered,)))
     assert [(line.test, line.now.value) for line in found.lines] == [("K", "7.1"), ("NA", "140")]
-    assert [note.decision.kind for note in found.notes] == ["edit"]
+    assert [note.kind for note in found.notes] == ["edit"]
 
 
 def test_two_patients_under_one_specimen_are_told() -> None:
