@@ -85,12 +85,6 @@ async def _acknowledge(specimens: Sequence[str]) -> None:
             return
 
 
-def register() -> None:
-    """Adds the sound to the application."""
-    kept = {"Cache-Control": "private, max-age=86400"}
-    app.add_route(SOUND, lambda _request: Response(_signal(), media_type="audio/wav", headers=kept), ["GET"])
-
-
 @cache
 def _signal() -> bytes:
     """Three rising tones, then four seconds of silence: insistent, not frightening."""
@@ -105,3 +99,7 @@ def _signal() -> bytes:
         sound.setframerate(RATE)
         sound.writeframes(samples)
     return file.getvalue()
+
+
+_KEPT = {"Cache-Control": "private, max-age=86400"}
+app.add_route(SOUND, lambda _request: Response(_signal(), media_type="audio/wav", headers=_KEPT), ["GET"])

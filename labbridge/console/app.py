@@ -14,7 +14,7 @@ from pathlib import Path
 from nicegui import app, ui
 
 from labbridge.config import Settings
-from labbridge.console import alarm, frame, login, session, watch
+from labbridge.console import frame, login, session, watch
 from labbridge.console.guard import Guard
 from labbridge.store import Reader
 from labbridge.views import texts
@@ -33,7 +33,6 @@ def run(settings: Settings, path: Path) -> None:
     for name in MODULES:
         import_module(f"labbridge.console.{name}")
     login.register()
-    alarm.register()
     ui.add_css(Path(__file__).with_name("style.css").read_text("utf-8"), shared=True)
     ui.add_head_html(frame.head(settings.console.idle), shared=True)
     app.add_middleware(Guard)
