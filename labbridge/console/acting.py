@@ -99,26 +99,65 @@ async def decide(
         return await previewed(command, **target, **entered)
 
     told = told or ("" if leaves else nothing())
-    entered = await ask(deed_word(command), fields, covers=covers, told=told, preview=preview if leaves else None)
-    if entered:
-        await act(command, **target, **entered)
+    with ui.context.client.content:  # what was clicked may be drawn anew meanwhile
+        entered = await ask(deed_word(command), fields, covers=covers, told=told, preview=preview if leaves else None)
+        if entered:
+            await act(command, **target, **entered)
+
+
+async def ask_reason(title: str, *, leaves: Sequence[dict[str, str]] | None = None) -> str:
+    """Asks for a reason, and shows what the hospital will receive; empty where the person turned back."""
+    question = Question(title)
+    if leaves is not None:
+        with question.body:
+            _show_leaves(leaves)
+    return await question.reason()
+
+
+async def ask(
+    title: str, fields: Sequence[Field], *, covers: Sequence[str] = (), told: str = "", preview: Preview | None = None
+) -> dict[str, Any] | None:
+    """Asks; what was entered, by the names of the fields, or None where the person turned back."""
+    question = Question(title)
+    asked = _Asked(question, fields, preview)
+    with question.body:
+        if covers:
+            with ui.column().classes("w-full gap-0 max-h-48 overflow-auto").props("tabindex=0"):
+                for line in [*covers[:LISTED], *_more(covers, LISTED)]:
+                    ui.label(line).classes("lb-wrap")
+        if told:
+            ui.label(told).classes("text-sm opacity-80")
+        for number, field in enumerate(fields):
+            asked.draw(field, first=number == 0)
+        asked.leaves()
+        if preview:
+            ui.timer(PREVIEW_S, asked.look)
+    asked.judge()
+    return asked.values() if await question.confirmed() else None
 
 
 class Question:
     """A dialog with a button that goes on and one that turns back; what it asks is built in its ``body``.
 
-    It belongs to the page: what was clicked may be drawn anew, or be gone, while it is open.
+    It belongs to the page: what was clicked may be drawn anew, or be gone, while it is open. Enter confirms nothing, for a
+    scanner sends it: the button does, and Ctrl+Enter.
     """
 
     def __init__(self, title: str, word: str = "") -> None:
+        guard()
         self._wrong, self._reason = False, ""
-        with ui.context.client.content, ui.dialog() as self._dialog, ui.card().classes("w-[44rem] max-w-full"):
+        with ui.context.client.content, ui.dialog() as self._dialog, ui.card().classes("w-[44rem] max-w-full gap-2"):
             self._dialog.props["aria-label"] = title
             ui.label(title).classes("text-lg font-medium lb-wrap")
             self.body = ui.column().classes("w-full gap-2")
             with ui.row().classes("w-full justify-end"):
                 ui.button(_("Cancel"), on_click=lambda: self._dialog.submit(False)).props("flat no-caps")
-                self._go = ui.button(word or title, on_click=lambda: self._dialog.submit(True)).props("no-caps")
+                self.go = ui.button(f"{word or title} · Ctrl+Enter", on_click=self._confirm).props("no-caps unelevated")
+                self.go.classes("lb-confirm")
+
+    def _confirm(self) -> None:
+        if self.go.enabled:
+            self._dialog.submit(True)
 
     async def confirmed(self) -> bool:
         """Waits for the answer."""
@@ -131,7 +170,7 @@ class Question:
         """Asks for a reason too, without which nobody goes on; empty where the person turned back."""
         with self.body:
             field = ui.input(_("Reason"), value=usual, on_change=lambda event: self.judge(reason=event.value))
-        field.props("autofocus outlined").classes("w-full")
+        field.props("autofocus outlined dense").classes("w-full")
         self.judge(reason=usual)
         return self._reason if await self.confirmed() else ""
 
@@ -139,59 +178,14 @@ class Question:
         """Takes whether what was entered is wrong, and the reason; with a reason and nothing wrong one may go on."""
         self._wrong = self._wrong if wrong is None else wrong
         self._reason = self._reason if reason is None else reason.strip()
-        self._go.set_enabled(bool(self._reason) and not self._wrong)
-
-
-async def ask_reason(title: str, *, leaves: Sequence[dict[str, str]] | None = None) -> str | None:
-    """Asks for a reason, and shows what the hospital will receive; None where the person turned back."""
-
-    async def known(_entered: dict[str, Any]) -> Answer:
-        return Answer(True, answer={"leaves": leaves})
-
-    entered = await ask(title, [reason_field()], preview=None if leaves is None else known)
-    return entered["reason"] if entered else None
-
-
-async def ask(
-    title: str, fields: Sequence[Field], *, covers: Sequence[str] = (), told: str = "", preview: Preview | None = None
-) -> dict[str, Any] | None:
-    """Asks; what was entered, by the names of the fields, or None where the person turned back.
-
-    Enter confirms nothing, for a scanner sends it: the button does, and Ctrl+Enter.
-    """
-    guard()
-    with ui.dialog() as dialog, ui.card().classes("w-[44rem] max-w-full gap-2"):
-        dialog.props["aria-label"] = title
-        ui.label(title).classes("text-lg font-medium")
-        if covers:
-            with ui.column().classes("w-full gap-0 max-h-48 overflow-auto").props("tabindex=0"):
-                for line in [*covers[:LISTED], *_more(covers, LISTED)]:
-                    ui.label(line).classes("lb-wrap")
-        if told:
-            ui.label(told).classes("text-sm opacity-80")
-        state = _Asked(dialog, fields, preview)
-        for number, field in enumerate(fields):
-            state.draw(field, first=number == 0)
-        state.leaves()
-        with ui.row().classes("w-full justify-end"):
-            ui.button(_("Cancel"), on_click=lambda: dialog.submit(None)).props("flat no-caps")
-            state.go = ui.button(f"{title} · Ctrl+Enter", on_click=state.confirm).props("no-caps unelevated").classes("lb-confirm")
-            state.judge()
-        if preview:
-            ui.timer(PREVIEW_S, state.look)
-    entered: dict[str, Any] | None = await dialog
-    if not dialog.is_deleted:  # it is when the page is gone
-        dialog.delete()
-    return entered
+        self.go.set_enabled(bool(self._reason) and not self._wrong)
 
 
 class _Asked:
     """What was entered into a dialog so far, and what would come of it."""
 
-    go: ui.button  # confirms
-
-    def __init__(self, dialog: ui.dialog, fields: Sequence[Field], preview: Preview | None) -> None:
-        self.dialog, self.fields, self.preview = dialog, fields, preview
+    def __init__(self, question: Question, fields: Sequence[Field], preview: Preview | None) -> None:
+        self.question, self.fields, self.preview = question, fields, preview
         self.entered: dict[str, Any] = {field.name: False if field.check else field.value for field in fields}
         self.seen: dict[str, Any] | None = None  # of it, what the answer is about
         self.answer: Answer | None = None
@@ -204,12 +198,7 @@ class _Asked:
 
     def judge(self) -> None:
         """Lets the person go on, or not yet."""
-        self.go.set_enabled(self.complete)
-
-    def confirm(self) -> None:
-        """Goes on, where it may."""
-        if self.complete:
-            self.dialog.submit(self.values())
+        self.question.go.set_enabled(self.complete)
 
     def values(self) -> dict[str, Any]:
         """What the command takes."""

@@ -43,10 +43,10 @@ async def settle(rows: Sequence[Row], command: str) -> None:
     covers = [f"{brief(row.specimen, 60)} — {'; '.join(map(why_text, row.whys))}" for row in rows]
     told = _("{n} specimens. What leaves is shown of the first {shown}.", n=len(rows), shown=min(SHOWN, len(rows)))
     silent = command == "reject"
-    told = nothing() if silent else told
-    entered = await ask(deed_word(command), [reason_field()], covers=covers, told=told, preview=None if silent else preview)
-    if entered:
-        await _each(rows, command, entered["reason"])
+    told, seen = (nothing(), None) if silent else (told, preview)
+    with ui.context.client.content:  # the buttons above the list are drawn anew as it changes
+        if entered := await ask(deed_word(command), [reason_field()], covers=covers, told=told, preview=seen):
+            await _each(rows, command, entered["reason"])
 
 
 async def _each(rows: Sequence[Row], command: str, reason: str) -> None:

@@ -184,5 +184,5 @@ class Pending:
 
     async def _settle(self, number: str) -> None:
         reason = await ask_reason(_("Settle"))
-        if reason is not None and (await act("reject", specimen=number, reason=reason)).ok:
+        if reason and (await act("reject", specimen=number, reason=reason)).ok:
             await self.open(number)

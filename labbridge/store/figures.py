@@ -43,13 +43,13 @@ class Figures:
         """What changed since the last call, a part at a time; nothing where the ledger has not grown."""
         if self._reader.head().sequence == self._head:
             return
+        began = time.monotonic()
+        whole = began - self._whole >= WHOLE_SECONDS
         with self._reader.still() as still:
             head, last = still.head().sequence, _one(still, _LAST)
-            held = self._held_now(still)
+            gone, now = self._changed(still, whole)
             opened = {-id for id in _ids(still, _OPEN)}
-        touched, now = held
-        mine = {id for id in self._held if id > 0}
-        gone = (touched & mine) - now | {id for id in self._held if id < 0} - opened
+        gone |= {id for id in self._held if id < 0} - opened
         fresh = opened - self._held
         yield News(messages=self._reader.rows(Message, "id", [-id for id in fresh], large=False), gone=gone)
         self._held = (self._held | fresh) - gone
@@ -57,16 +57,17 @@ class Figures:
             yield News(self._reader.reports(part))
             self._held.update(part)
         self._head, self._decision = head, last
+        self._whole = began if whole else self._whole
 
-    def _held_now(self, still: Reader) -> tuple[set[int], set[int]]:
-        """The reports that may have changed, and those of them that are held."""
-        if time.monotonic() - self._whole >= WHOLE_SECONDS:
-            self._whole, all_held = time.monotonic(), set(_ids(still, _HELD))
-            decided = set(_ids(still, _DECIDED, self._decision)) if self._decision else all_held
-            mine = {id for id in self._held if id > 0}
-            return mine | decided | all_held, (all_held - mine) | (all_held & decided)
-        touched = set(_ids(still, _DECIDED, self._decision))
-        return touched, set(_ids(still, _STILL, msgspec.json.encode(list(touched)).decode()))
+    def _changed(self, still: Reader, whole: bool) -> tuple[set[int], set[int]]:
+        """The reports that were held and are no longer, and those held ones that are new or were decided on."""
+        mine = {id for id in self._held if id > 0}
+        decided = set(_ids(still, _DECIDED, self._decision)) if self._head >= 0 else set()
+        if whole:
+            held = set(_ids(still, _HELD))
+            return mine - held, held - (mine - decided)
+        held = set(_ids(still, _STILL, msgspec.json.encode(list(decided)).decode()))
+        return (decided & mine) - held, held
 
 
 def _ids(reader: Reader, statement: str, *parameters: Any) -> list[int]:

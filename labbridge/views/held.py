@@ -63,9 +63,9 @@ def panels_of(settings: Settings, catalogue: Catalogue) -> Panels:
 class Choices(msgspec.Struct, frozen=True):
     """What rows can be chosen by: analyzers, reasons without what differs, tests."""
 
-    analyzers: Sequence[str] = ()
-    reasons: Sequence[Reason] = ()
-    tests: Sequence[str] = ()
+    analyzers: Sequence[str]
+    reasons: Sequence[Reason]
+    tests: Sequence[str]
 
 
 class Proposed(msgspec.Struct, frozen=True):
@@ -114,7 +114,6 @@ class Held:
         self._looked = 0.0  # when deliveries were
         self._states: dict[int, str] = {}  # theirs
         self._keyed: tuple[int, dict[Key, Row]] = (-1, {})
-        self._choices: tuple[int, Choices] = (-1, Choices())
 
     def take(self, reports: Iterable[Earlier], messages: Iterable[Message], gone: Collection[int]) -> None:
         """Takes what is new or changed, and drops what is no longer held (keys of ``rows``)."""
@@ -148,25 +147,19 @@ class Held:
 
     def ordered(self) -> dict[Key, Row]:
         """All rows by what tells them apart, the most urgent first, then the oldest."""
-        version, rows = self._keyed
-        if version != self.version:
-            version = self.version
+        version = self.version
+        if version != self._keyed[0]:
             every = sorted((*self.rows.values(), *self.deliveries.values()), key=lambda row: row.urgency)
-            rows = {row.key: row for row in every}
-            self._keyed = version, rows
-        return rows
+            self._keyed = version, {row.key: row for row in every}
+        return self._keyed[1]
 
     def choices(self) -> Choices:
         """What the rows can be chosen by."""
-        if self._choices[0] != self.version:
-            version, rows = self.version, self.ordered().values()
-            reasons = {
-                why.reason.code: why.reason for cause in {row.cause.key: row.cause for row in rows}.values() for why in cause.whys
-            }
-            tests = {test for tests in {row.tests for row in rows} for test in tests}
-            analyzers = {row.analyzer for row in rows}
-            self._choices = version, Choices(sorted(analyzers), [without_words(one) for one in reasons.values()], sorted(tests))
-        return self._choices[1]
+        rows = self.ordered().values()
+        causes = {row.cause.key: row.cause for row in rows}.values()
+        reasons = {why.reason.code: without_words(why.reason) for cause in causes for why in cause.whys}
+        tests = {test for tests in {row.tests for row in rows} for test in tests}
+        return Choices(sorted({row.analyzer for row in rows}), list(reasons.values()), sorted(tests))
 
     def _missing(self, analyzer: str, present: set[str]) -> tuple[str, ...]:
         catalogue = self._catalogue()

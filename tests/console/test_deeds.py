@@ -135,6 +135,8 @@ def test_a_group_found_and_settled_by_keyboard_shows_how_far_it_is(lab: ConsoleL
     expect(dialog(page).get_by_text("8 specimens. What leaves is shown of the first 3.")).to_be_visible()
     dialog(page).get_by_label("Reason").fill("lipaemic")
     expect(dialog(page).get_by_text(re.compile("receives for"))).to_have_count(3)
+    lab.tell(fresh(), ABSURD)
+    expect(page.locator(".lb-new")).to_be_visible(timeout=HELD_MS)  # the list is drawn anew under the dialog
     page.evaluate(RECORD)
     confirm(page)
     expect(page.get_by_text("8 specimens: Recollect")).to_be_visible()

@@ -1,20 +1,21 @@
 """The rows of what waits for a person: urgency, cause, what is missing, and a picture that equals what is stored."""
 
 import contextlib
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 from zoneinfo import ZoneInfo
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from labbridge import model
 from labbridge.config import Address, Destination, Settings
 from labbridge.config.settings import Site, StoreSettings
 from labbridge.model import Decided, Decision, Patient, Reason, Report, Result, Specimen, Verdict
-from labbridge.store import Reader, Store
+from labbridge.store import Reader, Store, figures
 from labbridge.store.figures import Figures
 from labbridge.store.rows import Earlier
 from labbridge.views.held import Held, Panels
@@ -177,6 +178,28 @@ def test_the_picture_follows_the_store_and_reads_only_what_is_new(laboratory: La
     assert second in before, "what a page looks at is not changed under it"
     add(store, "S4", decided("K"), state="released")
     assert not laboratory.changed()
+
+
+@pytest.mark.parametrize("whole", [0.0, 1e9], ids=["all is looked through", "only what was decided"])
+@given(acts=st.lists(st.tuples(st.sampled_from(["add", "release", "look"]), st.integers(0, 5)), max_size=12))
+@settings(max_examples=20, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_what_is_held_is_what_the_store_holds(tmp_path: Path, whole: float, acts: list[tuple[str, int]]) -> None:
+    with tempfile.TemporaryDirectory(dir=tmp_path) as name, pytest.MonkeyPatch.context() as patch:
+        laboratory = Laboratory(f"sqlite:///{name}/s.db")
+        held: list[int] = []
+        try:
+            for what, which in [*acts, ("add", 0), ("look", 0), ("add", 0), ("look", 0)]:
+                if what == "add":
+                    held.append(add(laboratory.store, f"S{len(held)}", decided("K", ALARM)))
+                elif what == "release" and held:
+                    settle(laboratory.store, held.pop(which % len(held)), (decided("K", action="release"),), "released")
+                elif what == "look":
+                    laboratory.changed()
+                    patch.setattr(figures, "WHOLE_SECONDS", whole)  # the first look is whole always
+                    assert sorted(laboratory.held.rows) == sorted(held)
+        finally:
+            laboratory.reader.close()
+            laboratory.store.close(5)
 
 
 def test_messages_that_nobody_can_read_and_deliveries_that_are_stuck_are_rows_too(laboratory: Laboratory) -> None:
