@@ -9,9 +9,9 @@ the acknowledgements meanwhile, the largest write-ahead log, when a page was ser
 """
 
 import argparse
+import ast
 import asyncio
 import contextlib
-import json
 import os
 import re
 import secrets
@@ -68,9 +68,9 @@ class Screens:
                     found = _QUERY.search(await answer.text())
                     if found is None:
                         raise SystemExit(f"no page at {PAGE}: status {answer.status}")
-                    await self._connect(json.loads(found[1]), cookie)
+                    await self._connect(ast.literal_eval(found[1]), cookie)
 
-    async def _connect(self, query: dict[str, str], cookie: str) -> None:
+    async def _connect(self, query: dict[str, object], cookie: str) -> None:
         client = socketio.AsyncClient(reconnection=False)
         client.on("*", self._heard)
         query |= {name: secrets.token_hex(8) for name in ("document_id", "tab_id")} | {"implicit_handshake": "true"}

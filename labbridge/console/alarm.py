@@ -14,7 +14,7 @@ from starlette.responses import Response
 from labbridge.console import session
 from labbridge.console.acting import act
 from labbridge.console.watch import watch
-from labbridge.views.needs import Level, Need, critical, needs
+from labbridge.views.needs import Level, Need, critical, named, needs
 from labbridge.views.texts import _
 
 SOUND = "/signal.wav"
@@ -55,15 +55,20 @@ class Banner:
             if rest := [one for one in now if one.level == "attention"]:
                 with _line("attention", "info", _("Attention")), ui.row().classes("gap-x-6 gap-y-0"):
                     for need in rest:
-                        ui.label(need.text) if need.path == self._path else ui.link(need.text, need.path).classes("lb-need-link")
+                        ui.link(need.text, need.path).classes("lb-need-link") if self._leads(need) else ui.label(need.text)
             if not now:
                 _line("attention", "check_circle", _("Nothing needs a person."))
+
+    def _leads(self, need: Need) -> bool:
+        """Whether there is another page that helps, and this user may see it."""
+        return need.path != self._path and session.can(f"see {need.path[1:] or 'line'}")
 
     def _draw(self, need: Need) -> None:
         looks = ("notification_important", _("Critical")) if need.level == "critical" else ("error", _("Fault"))
         with _line(need.level, *looks):
-            ui.label(need.text).classes("grow")
-            if need.path != self._path:
+            seen = need.specimens and session.can("see pending")
+            ui.label(f"{need.text} ({named(need.specimens)})" if seen else need.text).classes("grow")
+            if self._leads(need):
                 ui.link(_("Show"), need.path).classes("lb-need-link")
             if need.specimens and session.can("acknowledge"):
                 button = ui.button(_("Acknowledge"), on_click=lambda: _acknowledge(need.specimens))

@@ -1,7 +1,7 @@
 """What needs a person, most urgent first; no screen here."""
 
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any, Literal, Protocol
 
 import msgspec
@@ -90,9 +90,14 @@ def critical(watch: Picture) -> Need | None:
     waiting = counted(watch).critical
     if not waiting:
         return None
-    named = ", ".join(shown(specimen)[:40] for specimen in waiting[:NAMED]) + (" …" if len(waiting) > NAMED else "")
-    text = _("Critical values wait for a call: {count} ({specimens})", count=number_text(len(waiting)), specimens=named)
+    text = _("Critical values wait for a call: {count}", count=number_text(len(waiting)))
     return Need("critical", text, "/pending", tuple(waiting))
+
+
+def named(specimens: Sequence[str]) -> str:
+    """The first of the specimens, for those who may see them."""
+    first = ", ".join(shown(specimen)[:40] for specimen in specimens[:NAMED])
+    return first + (" …" if len(specimens) > NAMED else "")
 
 
 def needs(watch: Picture, now: float) -> list[Need]:
