@@ -1,11 +1,12 @@
 """What the console costs the daemon: W1 at an even rate, without anybody looking and with 50 screens on Pending, in turn.
 
-    console.py [--clients 50] [--rate 300] [--seconds 20] [--pairs 3] [--stopped 60] [--folder DIR]
+    console.py [--clients 50] [--rate 300] [--seconds 20] [--held 60] [--pairs 3] [--stopped 60] [--folder DIR]
 
-Each client is a websocket as a browser opens it, on a page of its own: it takes what it is sent. Prints JSON lines.
-``looking``, in pairs of 0 and ``--clients``: the daemon's processor time a message, the acknowledgement's p50 and p99 (from
-when the message was due), the console's own share of a core. ``stopped``: the console gets SIGSTOP while the load goes on;
-the acknowledgements meanwhile, the largest write-ahead log, when a page was served again. ``killed``: the same after SIGKILL.
+Of the messages each ``--held``th waits for a person, so that every screen has news to show. Each client is a websocket as a
+browser opens it, on a page of its own: it takes what it is sent. Prints JSON lines. ``looking``, in pairs of 0 and
+``--clients``: the daemon's processor time a message, the acknowledgement's p50 and p99 (from when the message was due), the
+console's own share of a core. ``stopped``: the console gets SIGSTOP while the load goes on; the acknowledgements meanwhile,
+the largest write-ahead log, when a page was served again. ``killed``: the same after SIGKILL.
 """
 
 import argparse
@@ -91,7 +92,7 @@ class Watched:
     """A daemon with its console, and a hospital."""
 
     def __init__(self, place: Bed) -> None:
-        self.place, self.number = place, 0
+        self.place, self.number, self.held = place, 0, 0
         port = next(port for port in free_ports() if port not in place.ports.values())
         self.base, self.password = f"http://127.0.0.1:{port}", secrets.token_urlsafe(12)
         place.config.write_text(place.config.read_text() + f'\n[console]\nlisten = "127.0.0.1:{port}"\n')
@@ -115,11 +116,12 @@ class Watched:
         [child] = Path(f"/proc/{self.daemon.process.pid}/task/{self.daemon.process.pid}/children").read_text().split()
         return int(child)
 
-    def load(self, rate: float, seconds: float) -> Child:
+    def load(self, seconds: float, args: argparse.Namespace) -> Child:
         """The even load, begun."""
-        options = ("--links", SLOW, "--seconds", seconds, "--first", self.number)
-        self.number += int(rate * seconds)
-        return self.place.start("replay.py", "steady", self.place.ports["w1"], rate, *options)
+        options = ("--links", SLOW, "--seconds", seconds, "--first", self.number, "--held", args.held)
+        self.number += int(args.rate * seconds)
+        self.held += int(args.rate * seconds) // args.held
+        return self.place.start("replay.py", "steady", self.place.ports["w1"], args.rate, *options)
 
 
 def cpu_s(process: int) -> float:
@@ -134,7 +136,7 @@ def looking(lab: Watched, clients: int, args: argparse.Namespace) -> Row:
         screens = stack.enter_context(Screens(lab.base, clients, lab.password)) if clients else None
         time.sleep(REST_S)
         cpu, console, began = lab.daemon.cpu_s(), cpu_s(lab.console()), time.monotonic()
-        sent = lab.load(args.rate, args.seconds).line()
+        sent = lab.load(args.seconds, args).line()
         cpu, console = lab.daemon.cpu_s() - cpu, cpu_s(lab.console()) - console
         told = {"console_share": round(console / (time.monotonic() - began), 3), "heard": screens.messages if screens else 0}
     per_message = {"cpu_us": round(cpu / max(sent["messages"], 1) * 1e6, 1)}
@@ -146,7 +148,7 @@ def broken(lab: Watched, kind: str, args: argparse.Namespace) -> Row:
     pid, log, largest = lab.console(), Path(f"{lab.place.store}-wal"), 0
     with Screens(lab.base, args.clients, lab.password):
         time.sleep(REST_S)
-        load = lab.load(args.rate, args.stopped)
+        load = lab.load(args.stopped, args)
         os.kill(pid, signal.SIGSTOP if kind == "stopped" else signal.SIGKILL)
         began = time.monotonic()
         back = lab.served() if kind == "killed" else None
@@ -165,15 +167,15 @@ def measure(args: argparse.Namespace) -> Iterator[Row]:
     """All lines."""
     with bed(args.folder) as place:
         lab = Watched(place)
-        lab.load(args.rate, 2.0).line()
+        lab.load(2.0, args).line()
         for _ in range(args.pairs):
             for clients in (0, args.clients):
                 yield looking(lab, clients, args)
         for kind in ("stopped", "killed"):
             yield broken(lab, kind, args)
-        drained(lab.sink, lab.number)
-        problems = arrived(lab.sink, lab.number) + ended(lab.daemon)
-        yield {"what": "console", "messages": lab.number, "problems": problems}
+        drained(lab.sink, lab.number - lab.held)
+        problems = arrived(lab.sink, lab.number - lab.held) + ended(lab.daemon)
+        yield {"what": "console", "messages": lab.number, "held": lab.held, "problems": problems}
 
 
 if __name__ == "__main__":
@@ -181,6 +183,7 @@ if __name__ == "__main__":
     options.add_argument("--clients", type=int, default=50)
     options.add_argument("--rate", type=float, default=300.0, help="messages a second")
     options.add_argument("--seconds", type=float, default=20.0, help="of each load")
+    options.add_argument("--held", type=int, default=60)
     options.add_argument("--pairs", type=int, default=3)
     options.add_argument("--stopped", type=float, default=60.0, help="seconds that the console is stopped")
     sys.exit(run(measure, options.parse_args()))

@@ -1,6 +1,6 @@
 """An open-loop load generator on loopback: every message has a time at which it is due, whether the last was answered or not.
 
-    replay.py steady PORT RATE [--links N] [--seconds S] [--first NUMBER]
+    replay.py steady PORT RATE [--links N] [--seconds S] [--first NUMBER] [--held N]
     replay.py day PCR LINE COUNT1 COUNT2 [--speed X] [--hours FROM TO] [--part SHARE]
 
 steady: W1, RATE messages a second in all, over N links of one analyzer in turn. day: a laboratory's day (laboratory.py)
@@ -127,8 +127,13 @@ def spread(times: list[float]) -> dict[str, float]:
 def steady(args: argparse.Namespace) -> Replay:
     """W1 at an even rate."""
     links = [Link("w1", args.port) for _ in range(args.links)]
-    count = int(args.rate * args.seconds)
-    return Replay(links, (Due(n / args.rate, n % args.links, w1(args.first + n), RESULTS) for n in range(count)))
+
+    def one(n: int) -> Due:
+        held = args.held and n % args.held == args.held - 1
+        message = w1(args.first + n)
+        return Due(n / args.rate, n % args.links, message.replace(b"|SMP", b"|NOREAD") if held else message, 0 if held else RESULTS)
+
+    return Replay(links, map(one, range(int(args.rate * args.seconds))))
 
 
 def day(args: argparse.Namespace) -> Replay:
@@ -148,6 +153,7 @@ def main() -> None:
     even.add_argument("--links", type=int, default=1)
     even.add_argument("--seconds", type=float, default=5.0)
     even.add_argument("--first", type=int, default=0)
+    even.add_argument("--held", type=int, default=0, help="each so-many-th message is one that a person must look at")
     whole = kinds.add_parser("day")
     whole.set_defaults(made=day)
     whole.add_argument("ports", type=int, nargs=4)
