@@ -23,6 +23,7 @@ ROOT = Path(labbridge.__file__).parents[1]
 MODULES = sorted((ROOT / "labbridge").rglob("*.py"))
 PROFILES = sorted((ROOT / "analyzers").glob("*/profile.toml"))
 LARGEST_MODULE, LARGEST_PACKAGE = 400, 20000
+LARGEST_PAGE, LARGEST_CONSOLE = 300, 3500
 DOCUMENTED = (ast.Module, ast.ClassDef, ast.FunctionDef, ast.AsyncFunctionDef)
 SKIPPED = {tokenize.COMMENT, tokenize.NL, tokenize.NEWLINE, tokenize.INDENT, tokenize.DEDENT, tokenize.ENDMARKER}
 
@@ -79,6 +80,14 @@ def test_no_module_outgrows_one_reading() -> None:
 
 def test_the_package_stays_small() -> None:
     assert sum(map(lines_of_code, MODULES)) < LARGEST_PACKAGE
+
+
+def test_the_console_stays_small_and_without_a_script_of_our_own() -> None:
+    folder = ROOT / "labbridge" / "console"
+    sizes = {file.name: len(file.read_text("utf-8").splitlines()) for file in folder.rglob("*.py")}
+    assert sum(sizes.values()) < LARGEST_CONSOLE
+    assert {name: lines for name, lines in sizes.items() if lines > LARGEST_PAGE} == {}
+    assert not [*folder.rglob("*.js")]
 
 
 def test_lines_of_code_are_neither_blank_nor_comment_nor_docstring(tmp_path: Path) -> None:

@@ -19,6 +19,27 @@ from labbridge.views.rows import Group
 from labbridge.views.screen import PAGE, Screen
 from labbridge.views.texts import _, number_text, reason_text, time_text
 
+ROW = r"""
+<q-tr :props="props" :tabindex="props.row.here ? 0 : -1" :aria-selected="props.row.here"
+  class="cursor-pointer" :class="{'lb-here-row': props.row.here, 'lb-gone': props.row.gone}"
+  @click="() => $parent.$emit('choose', props.row.key)"
+  @keydown.enter="() => $parent.$emit('choose', props.row.key)">
+  <q-td v-for="col in props.cols" :key="col.name" :props="props" class="align-top lb-wrap">
+    <template v-if="col.name === 'specimen'">
+      <div class="font-medium text-base truncate max-w-[9rem]" :title="props.row.specimen">{{ props.row.specimen }}</div>
+      <div v-if="props.row.critical" class="font-bold lb-bad"><q-icon name="report" /> {{ props.row.critical }}</div>
+      <div v-if="props.row.gone" class="text-xs font-bold">{{ props.row.gone }}</div>
+      <div v-if="props.row.others" class="text-xs"><q-icon name="visibility" /> {{ props.row.others }}</div>
+    </template>
+    <template v-else-if="col.name === 'why'">
+      <div v-for="line in props.row.why" class="text-sm">{{ line }}</div>
+    </template>
+    <template v-else>
+      <div v-for="line in props.row[col.name]" class="text-xs truncate max-w-[8rem]" :title="line">{{ line }}</div>
+    </template>
+  </q-td>
+</q-tr>"""
+
 TICK_S = 2.0  # ages, and who has what open
 # What stands in the field at Enter, whatever has come of it yet; the field is empty then.
 _TAKE = "(e) => { emit(e.target.value); e.target.value = ''; e.target.dispatchEvent(new Event('input')); }"
@@ -46,7 +67,7 @@ class Pending:
             with ui.column().classes("gap-1 lb-list"):
                 self.heading()
                 self.table = ui.table(columns=listing.heading(), rows=[], row_key="key", pagination=0)
-                self.table.props("dense flat hide-pagination wrap-cells").classes("w-full").add_slot("body", listing.ROW)
+                self.table.props("dense flat hide-pagination wrap-cells").classes("w-full").add_slot("body", ROW)
                 self.table.on("choose", lambda event: self._chosen(str(event.args)))
             self.side = ui.column().classes("gap-2 lb-side").props(f'role=region aria-label="{_("Results of the specimen")}"')
         with self.side:

@@ -15,6 +15,25 @@ from labbridge.views import wording
 from labbridge.views.sheet import Line, Sheet, read_sheet
 from labbridge.views.texts import _
 
+ROW = r"""
+<q-tr :props="props" :class="props.row.held ? '' : 'opacity-80'">
+  <q-td auto-width><q-checkbox v-model="props.selected" dense :aria-label="props.row.test" /></q-td>
+  <q-td class="align-top"><div class="font-medium">{{ props.row.test }}</div>
+    <div class="text-xs opacity-70 lb-wrap">{{ props.row.name }}</div></q-td>
+  <q-td class="align-top">
+    <div :class="props.row.critical ? 'font-bold text-lg lb-bad' : 'text-base'">
+      <q-icon v-if="props.row.critical" name="report" />
+      {{ props.row.value }} <span class="text-xs">{{ props.row.unit }}</span></div>
+    <div class="text-xs" :class="props.row.critical ? 'font-bold' : ''">{{ props.row.flag }}</div>
+    <div v-for="run in props.row.runs" class="text-xs opacity-80 lb-wrap">{{ run }}</div></q-td>
+  <q-td class="align-top text-sm">{{ props.row.reference }}</q-td>
+  <q-td class="align-top text-sm"><div>{{ props.row.before }}</div><div>{{ props.row.change }}</div>
+    <div class="tracking-tighter" aria-hidden="true">{{ props.row.trend }}</div></q-td>
+  <q-td class="align-top text-sm lb-wrap"><div class="font-medium">{{ props.row.state }}</div>
+    <div v-for="why in props.row.why">{{ why }}</div>
+    <div v-for="told in props.row.says" class="opacity-80">{{ told }}</div></q-td>
+</q-tr>"""
+
 
 class Panel:
     """One specimen that is open on a page: what is shown of it, and the tests that are chosen."""
@@ -78,7 +97,7 @@ class Panel:
         deeds.buttons(self)
         rows = list(map(wording.cells, self.sheet.lines))
         self._table = ui.table(columns=wording.heading(), rows=rows, row_key="id", selection="multiple", pagination=0)
-        self._table.classes("w-full lb-results").props("dense flat hide-pagination wrap-cells").add_slot("body", wording.ROW)
+        self._table.classes("w-full lb-results").props("dense flat hide-pagination wrap-cells").add_slot("body", ROW)
         every = escape(_("All tests"), quote=True)
         self._table.add_slot("header-selection", f'<q-checkbox v-model="props.selected" dense aria-label="{every}" />')
         for note in reversed(self.sheet.notes):

@@ -9,27 +9,6 @@ from labbridge.showing import brief
 from labbridge.views.rows import Group, Row, Why, without_words
 from labbridge.views.texts import _, age_text, number_text, reason_text, time_text
 
-ROW = r"""
-<q-tr :props="props" :tabindex="props.row.here ? 0 : -1" :aria-selected="props.row.here"
-  class="cursor-pointer" :class="{'lb-here-row': props.row.here, 'lb-gone': props.row.gone}"
-  @click="() => $parent.$emit('choose', props.row.key)"
-  @keydown.enter="() => $parent.$emit('choose', props.row.key)">
-  <q-td v-for="col in props.cols" :key="col.name" :props="props" class="align-top lb-wrap">
-    <template v-if="col.name === 'specimen'">
-      <div class="font-medium text-base truncate max-w-[9rem]" :title="props.row.specimen">{{ props.row.specimen }}</div>
-      <div v-if="props.row.critical" class="font-bold lb-bad"><q-icon name="report" /> {{ props.row.critical }}</div>
-      <div v-if="props.row.gone" class="text-xs font-bold">{{ props.row.gone }}</div>
-      <div v-if="props.row.others" class="text-xs"><q-icon name="visibility" /> {{ props.row.others }}</div>
-    </template>
-    <template v-else-if="col.name === 'why'">
-      <div v-for="line in props.row.why" class="text-sm">{{ line }}</div>
-    </template>
-    <template v-else>
-      <div v-for="line in props.row[col.name]" class="text-xs truncate max-w-[8rem]" :title="line">{{ line }}</div>
-    </template>
-  </q-td>
-</q-tr>"""
-
 
 def columns(names: dict[str, str]) -> list[dict[str, Any]]:
     """Columns as a table takes them, of their names and headings."""

@@ -12,25 +12,6 @@ from labbridge.views.sheet import Head, Line, Run, Sheet
 from labbridge.views.story import state_text, verdict_text
 from labbridge.views.texts import _, language, reason_text, time_text
 
-ROW = r"""
-<q-tr :props="props" :class="props.row.held ? '' : 'opacity-80'">
-  <q-td auto-width><q-checkbox v-model="props.selected" dense :aria-label="props.row.test" /></q-td>
-  <q-td class="align-top"><div class="font-medium">{{ props.row.test }}</div>
-    <div class="text-xs opacity-70 lb-wrap">{{ props.row.name }}</div></q-td>
-  <q-td class="align-top">
-    <div :class="props.row.critical ? 'font-bold text-lg lb-bad' : 'text-base'">
-      <q-icon v-if="props.row.critical" name="report" />
-      {{ props.row.value }} <span class="text-xs">{{ props.row.unit }}</span></div>
-    <div class="text-xs" :class="props.row.critical ? 'font-bold' : ''">{{ props.row.flag }}</div>
-    <div v-for="run in props.row.runs" class="text-xs opacity-80 lb-wrap">{{ run }}</div></q-td>
-  <q-td class="align-top text-sm">{{ props.row.reference }}</q-td>
-  <q-td class="align-top text-sm"><div>{{ props.row.before }}</div><div>{{ props.row.change }}</div>
-    <div class="tracking-tighter" aria-hidden="true">{{ props.row.trend }}</div></q-td>
-  <q-td class="align-top text-sm lb-wrap"><div class="font-medium">{{ props.row.state }}</div>
-    <div v-for="why in props.row.why">{{ why }}</div>
-    <div v-for="told in props.row.says" class="opacity-80">{{ told }}</div></q-td>
-</q-tr>"""
-
 
 def deed_word(command: str) -> str:
     """What a command is called."""
