@@ -15,6 +15,7 @@ from argon2.exceptions import InvalidHashError, VerificationError
 from labbridge.commands import CommandError, Done, Request
 from labbridge.pipeline import Moment, Revision
 from labbridge.roles import ROLES
+from labbridge.said import Said
 from labbridge.store import Transaction
 from labbridge.store.rows import Account
 
@@ -49,9 +50,8 @@ def prepared(request: Request) -> Request:
     """The request with the hash of its new password instead of it; raises CommandError where the password will not do."""
     password = request.password
     if not SHORTEST <= len(password) <= LONGEST:
-        raise CommandError(
-            f"the password is too {'short' if len(password) < SHORTEST else 'long'}: {SHORTEST} to {LONGEST} characters"
-        )
+        why = Said("too short") if len(password) < SHORTEST else Said("too long")
+        raise CommandError("the password is {why}: {least} to {most} characters", why=why, least=SHORTEST, most=LONGEST)
     if password.lower() == named(request.account):
         raise CommandError("the password is the account's name: choose another")
     return msgspec.structs.replace(request, password=hashed(password), known="")
@@ -61,20 +61,20 @@ def add(tx: Transaction, revision: Revision, moment: Moment, request: Request, a
     """Makes an account."""
     name = named(request.account)
     if not _NAME.fullmatch(name) or name in _RESERVED:
-        raise CommandError(f'"{request.account[:40]}" is no name for an account: up to 40 letters, digits and . _ - @')
+        raise CommandError('"{name}" is no name for an account: up to 40 letters, digits and . _ - @', name=request.account[:40])
     if not request.password:
         raise CommandError("an account needs a password")
     if tx.account(name):
-        raise CommandError(f"there is an account {name}: change it, or choose another name")
+        raise CommandError("there is an account {name}: change it, or choose another name", name=name)
     account = Account(0, name, _known(request.role), request.language or "en", "active", request.password)
-    return _kept(tx, request, actor, None, account, f"account {name} added: {account.role}")
+    return _kept(tx, request, actor, None, account, Said("account {name} added: {role}", name=name, role=Said(account.role)))
 
 
 def change(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
     """Gives an account another role, password or language, or disables or enables it (``value``: disabled, active)."""
     old = _found(tx, request)
     if request.value not in ("", "active", "disabled"):
-        raise CommandError(f'an account is active or disabled, not "{request.value[:40]}"')
+        raise CommandError('an account is active or disabled, not "{state}"', state=request.value[:40])
     new = msgspec.structs.replace(
         old,
         role=_known(request.role) if request.role else old.role,
@@ -83,12 +83,13 @@ def change(tx: Transaction, revision: Revision, moment: Moment, request: Request
         hash=request.password or old.hash,
     )
     if _rules(old) and not _rules(new) and not any(_rules(one) for one in tx.accounts() if one.id != old.id):
-        raise CommandError(f"{old.name} is the last administrator: make another one first")
+        raise CommandError("{name} is the last administrator: make another one first", name=old.name)
     changed = [what for what in ("role", "language", "state") if getattr(old, what) != getattr(new, what)]
-    said = [f"{what} {getattr(new, what)}" for what in changed] + ["a new password"] * bool(request.password)
+    said = [Said("{what} {now}", what=Said(what), now=Said(getattr(new, what))) for what in changed]
+    said += [Said("a new password")] * bool(request.password)
     if not said:
         return Done(answer=_answer(old))
-    return _kept(tx, request, actor, old, new, f"account {old.name}: {', '.join(said)}")
+    return _kept(tx, request, actor, old, new, Said("account {name}: {told}", name=old.name, told=said))
 
 
 def password(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
@@ -96,16 +97,16 @@ def password(tx: Transaction, revision: Revision, moment: Moment, request: Reque
     old = _found(tx, request)
     if not request.password:
         raise CommandError("there is no new password")
-    return _kept(
-        tx, request, actor, old, msgspec.structs.replace(old, hash=request.password), f"account {old.name}: a new password"
-    )
+    told = Said("account {name}: {told}", name=old.name, told=Said("a new password"))
+    return _kept(tx, request, actor, old, msgspec.structs.replace(old, hash=request.password), told)
 
 
 def language(tx: Transaction, revision: Revision, moment: Moment, request: Request, actor: str) -> Done:
     """Gives one's own account another language."""
     old = _found(tx, request)
     new = msgspec.structs.replace(old, language=request.language or old.language)
-    return _kept(tx, request, actor, old, new, f"account {old.name}: language {new.language}")
+    told = Said("{what} {now}", what=Said("language"), now=new.language)
+    return _kept(tx, request, actor, old, new, Said("account {name}: {told}", name=old.name, told=told))
 
 
 def demonstrate(tx: Transaction, hashes: Mapping[str, str]) -> bool:
@@ -136,14 +137,14 @@ def hashed(password: str) -> str:
 
 def _known(role: str) -> str:
     if role not in ROLES:
-        raise CommandError(f'"{role[:40]}" is no role: {", ".join(ROLES)}')
+        raise CommandError('"{role}" is no role: {roles}', role=role[:40], roles=[Said(one) for one in ROLES])
     return role
 
 
 def _found(tx: Transaction, request: Request) -> Account:
     account = tx.account(named(request.account))
     if account is None:
-        raise CommandError(f"there is no account {request.account[:40]}")
+        raise CommandError("there is no account {name}", name=request.account[:40])
     return account
 
 
@@ -152,10 +153,11 @@ def _rules(account: Account) -> bool:
     return (account.role, account.state) == ("administrator", "active")
 
 
-def _kept(tx: Transaction, request: Request, actor: str, old: Account | None, new: Account, said: str) -> Done:
+def _kept(tx: Transaction, request: Request, actor: str, old: Account | None, new: Account, said: Said) -> Done:
     """Keeps an account as it is now, with its line in the audit."""
     if new.language not in LANGUAGES:
-        raise CommandError(f'"{new.language[:40]}" is no language of the screens: {", ".join(LANGUAGES)}')
+        wrong, known = new.language[:40], list(LANGUAGES)
+        raise CommandError('"{language}" is no language of the screens: {languages}', language=wrong, languages=known)
     tx.keep_account(new)
     told = {"old": _told(old) if old else "", "new": _told(new, password=bool(request.password))}
     tx.audit(actor=actor, action=request.command, subject=f"account {new.name}", reason=request.reason, **told)

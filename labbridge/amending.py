@@ -17,6 +17,7 @@ from labbridge.mapping.catalogue import Test
 from labbridge.mapping.codes import Mapped, Rule
 from labbridge.model import Decided, Decision, Reason, Report, Specimen, Verdict
 from labbridge.pipeline import AnalyzerRules, Moment, Outcome, Revision
+from labbridge.said import Refusal
 from labbridge.verification import Known
 from labbridge.verification.callback import is_critical
 
@@ -29,7 +30,7 @@ _OF_THE_SPECIMEN = frozenset({
 })  # fmt: skip
 
 
-class AmendError(Exception):
+class AmendError(Refusal):
     """The report cannot be changed so; the text says why."""
 
 
@@ -104,16 +105,19 @@ def with_value(case: Case, test: Test, text: str, *, correction: bool = False) -
     mapped = _mapped(test, text)
     old = [one for one in case.before if one.test == test.code and one.verdict.action in ("hold", "release")]
     if len(old) > 1:
-        raise AmendError(f"{test.code} stands in the report {len(old)} times: reject the wrong one first")
+        raise AmendError("{test} stands in the report {n} times: reject the wrong one first", test=test.code, n=len(old))
     index = max([len(case.report.results) - 1, *(one.index for one in case.before)]) + 1
     code, at = test.code, int(case.moment.at)
     if old:
         index, code, at = old[0].index, old[0].code, old[0].measured_at or 0
     one = case.rules.verifier.value_of(case.report, index, code, mapped, at or None, case.moment.at)
     if any(reason.code == "absurd" for reason in one.verdict.reasons):
-        raise AmendError(f"{test.code} {one.value} {one.print_unit} is not compatible with life")
+        value = f"{one.value} {one.print_unit}"
+        raise AmendError("{test} {value} is not compatible with life", test=test.code, value=value)
     if not correction and case.overtaken(one):
-        raise AmendError(f"{test.code} was released from a later measurement: change that one, or send this as a correction")
+        raise AmendError(
+            "{test} was released from a later measurement: change that one, or send this as a correction", test=test.code
+        )
     why = Reason("edited", {"before": old[0].value}) if old else Reason("entered", {})
     known = case.context.released(case.key).get(test.code)
     status = "C" if known is not None and known.final else "F"
@@ -123,13 +127,13 @@ def with_value(case: Case, test: Test, text: str, *, correction: bool = False) -
 def _mapped(test: Test, text: str) -> Mapped:
     text = text.strip()
     if not text or len(text) > LONGEST:
-        raise AmendError(f"a value of {test.code} has 1 to {LONGEST} characters")
+        raise AmendError("a value of {test} has 1 to {most} characters", test=test.code, most=LONGEST)
     if test.kind != "number":
         return Mapped("report", test, text, test.unit, test.print_unit, test.kind)
     match = _COMPARED.fullmatch(text)
     number = Rule(test).number(match[2], match[1] or "") if match else None
     if match is None or number is None:
-        raise AmendError(f"{text!r} is not a number, which {test.code} is")
+        raise AmendError("{value} is not a number, which {test} is", value=repr(text), test=test.code)
     comparator = match[1] or ""
     return Mapped("report", test, comparator + number, test.unit, test.print_unit, "comparator" if comparator else "number")
 

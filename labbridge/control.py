@@ -1,6 +1,7 @@
 """The control socket: a Unix socket, mode 0600, one JSON object a line each way.
 
-A request is a ``commands.Request``; the answer ``{"ok": true, "said": [...]}`` or ``{"ok": false, "error": "..."}``. The
+A request is a ``commands.Request``; the answer ``{"ok": true, "said": [...]}`` or ``{"ok": false, "error": "..."}``, in
+English; beside them ``words`` and ``why_words`` hold the same as templates and values, to be told in another language. The
 actor is the user id of the peer, as the kernel tells it. Besides the commands that change the store there are
 ``status``, ``pause``, ``resume`` and ``reload``, which the daemon answers itself.
 """
@@ -20,6 +21,7 @@ from twisted.internet.error import CannotListenError
 
 from labbridge.commands import Request
 from labbridge.links.tcp import ListenError
+from labbridge.said import Said, worded
 
 MAX_LINE = 1 << 20
 Reply = Callable[[dict[str, Any]], None]
@@ -55,12 +57,12 @@ class ControlProtocol(protocol.Protocol):
             try:
                 request = msgspec.json.decode(line, type=Request)
             except msgspec.MsgspecError as error:
-                self._reply({"ok": False, "error": f"not a command: {error}"})
+                self._reply({"ok": False, "error": Said("not a command: {fault}", fault=str(error))})
             else:
                 self._execute(request, self._actor, self._reply)
 
     def _reply(self, answer: dict[str, Any]) -> None:
-        self.transport.write(msgspec.json.encode(answer) + b"\n")
+        self.transport.write(msgspec.json.encode(worded(answer)) + b"\n")
 
 
 def listen(reactor: Any, path: Path, execute: Execute) -> Any:

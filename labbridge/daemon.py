@@ -31,6 +31,7 @@ from labbridge.links.tcp import ListenError
 from labbridge.links.tls import SecurityError
 from labbridge.metrics import Metrics
 from labbridge.pipeline import Moment, Revision
+from labbridge.said import Said, not_carried_out
 from labbridge.saving import MapSaver
 from labbridge.sessions import Desk
 from labbridge.stations import Station, renewed
@@ -177,7 +178,7 @@ class Daemon:
         elif request.command in COMMANDS:
             self._run(request, actor, reply)
         else:
-            reply({"ok": False, "error": f"no such command: {request.command}"})
+            reply({"ok": False, "error": Said("no such command: {command}", command=request.command)})
 
     def _run(self, request: Request, actor: str, reply: control.Reply) -> None:
         command, compiled = COMMANDS[request.command], self.revision
@@ -193,8 +194,7 @@ class Daemon:
             reply({"ok": True, "said": what.said, "answer": what.answer})
 
         def failed(error: Exception) -> None:
-            known = isinstance(error, CommandError)
-            reply({"ok": False, "error": str(error) if known else f"not carried out: {type(error).__name__}"})
+            reply({"ok": False, "error": error.said if isinstance(error, CommandError) else not_carried_out(error)})
 
         self.store.submit(job, done, failed)
 
@@ -206,7 +206,7 @@ class Daemon:
     def _pause(self, request: Request, actor: str, reply: control.Reply) -> None:
         outbox = self.destinations.outboxes.get(request.destination)
         if outbox is None:
-            reply({"ok": False, "error": f"no such destination: {request.destination}"})
+            reply({"ok": False, "error": Said("no such destination: {name}", name=request.destination)})
             return
         paused = request.command == "pause"
         old = "paused" if outbox.paused else "running"
@@ -218,7 +218,7 @@ class Daemon:
 
         def done(_: None) -> None:
             outbox.pause(paused)
-            reply({"ok": True, "said": [f"{outbox.name}: {new}"]})
+            reply({"ok": True, "said": [Said("{name}: {state}", name=outbox.name, state=Said(new))]})
 
         self.store.submit(job, done, lambda error: reply({"ok": False, "error": type(error).__name__}))
 
@@ -226,7 +226,7 @@ class Daemon:
         old = self.revision.digest.hex()[:12]
 
         def over(problems: list[str]) -> None:
-            answer = {"ok": not problems, "said": [] if problems else ["reloaded"], "error": "; ".join(problems)}
+            answer = {"ok": not problems, "said": [] if problems else [Said("reloaded")], "error": "; ".join(problems)}
             told = {"actor": actor, "action": "reload", "subject": "configuration", "reason": request.reason}
             new = problems[0] if problems else self.revision.digest.hex()[:12]
             self.store.submit(lambda tx: tx.audit(**told, old=old, new=new), lambda _: reply(answer), lambda _: reply(answer))

@@ -16,6 +16,7 @@ from labbridge.config import Settings
 from labbridge.mapping import Mistake
 from labbridge.mapping.sheet import changed, encoded
 from labbridge.mapping.tables import decoded
+from labbridge.said import Said
 
 CATALOGUE = ("tests.csv", "limits.csv", "panels.csv")
 MOST = 200  # mistakes that are told at once
@@ -139,10 +140,15 @@ class Saving:
         except config.ConfigError as error:
             raise MapError(f"the configuration is wrong, nothing is saved:\n{error}") from None
         if not request.reason.strip():
-            raise MapError('a reason is needed: add --reason "…"')
+            raise MapError(Said('a reason is needed: add --reason "…"'))
         self.file = file = find(settings, request.file)
         if request.known != file.known:
-            raise MapError(f"{file.name} was changed by somebody else meanwhile: look at it again, then make your change once more")
+            raise MapError(
+                Said(
+                    "{file} was changed by somebody else meanwhile: look at it again, then make your change once more",
+                    file=file.name,
+                )
+            )
         if file.own is None:
             what = f'add [library] mappings = "mappings" to {path}, and make that folder'
             raise MapError(f"the laboratory has no folder for tables of its own: {what}")
@@ -159,8 +165,10 @@ class Saving:
     def said(self) -> list[str]:
         """What was done, in words."""
         rows = max(len(self.old), len(self.new))
-        copied = [] if self.file.is_own or not self.file.data else ["a copy of what comes with labbridge, now the laboratory's own"]
-        return ["; ".join([f"{self.file.name}: {rows} lines changed", *copied])]
+        told = Said("{file}: {n} lines changed", file=self.file.name, n=rows)
+        if self.file.is_own or not self.file.data:
+            return [told]
+        return [Said("{told}; a copy of what comes with labbridge, now the laboratory's own", told=told)]
 
     def write(self) -> None:
         """Writes every file, whole or not at all. Raises MapError; then everything is as it was."""

@@ -14,6 +14,7 @@ from twisted.python.failure import Failure
 
 from labbridge.commands import Request
 from labbridge.mapfiles import MapError, Saving
+from labbridge.said import Said, not_carried_out
 from labbridge.store import Store, StoreError, Transaction
 
 log = structlog.get_logger()
@@ -37,7 +38,7 @@ class MapSaver:
             if not known:
                 log.error("a table was not saved", file=request.file, why=f"{failure.type.__name__}: {error}")
             found = [one._asdict() for one in error.mistakes] if isinstance(error, MapError) else []
-            text = str(error) if known else f"not carried out: {failure.type.__name__}"
+            text = error.args[0] if isinstance(error, MapError) else not_carried_out(error)
             reply({"ok": False, "error": text, "answer": {"mistakes": found}})
 
         self._one.run(lambda: defer.ensureDeferred(self._save(request, actor))).addCallbacks(reply, failed)
@@ -45,7 +46,7 @@ class MapSaver:
     async def _save(self, request: Request, actor: str) -> dict[str, Any]:
         saving = await threads.deferToThread(Saving, self._path, request)
         if not saving.is_needed:
-            return {"ok": True, "said": [f"{saving.file.name}: nothing is changed"], "answer": answer_of(saving)}
+            return {"ok": True, "said": [unchanged(saving)], "answer": answer_of(saving)}
         await self._in_store(lambda tx: audit(tx, saving, request, actor))
         problems: list[str] = []
         try:
@@ -66,6 +67,11 @@ class MapSaver:
         return waiting
 
 
+def unchanged(saving: Saving) -> Said:
+    """What is told where the table is as it was."""
+    return Said("{file}: nothing is changed", file=saving.file.name)
+
+
 def alone(path: Path, request: Request, actor: str, store: Store) -> dict[str, Any]:
     """Saves a table where no daemon runs."""
     try:
@@ -75,7 +81,7 @@ def alone(path: Path, request: Request, actor: str, store: Store) -> dict[str, A
             saving.write()
     except (MapError, StoreError) as error:
         return {"ok": False, "error": str(error)}
-    said = saving.said if saving.is_needed else [f"{saving.file.name}: nothing is changed"]
+    said = saving.said if saving.is_needed else [unchanged(saving)]
     return {"ok": True, "said": said, "answer": answer_of(saving)}
 
 

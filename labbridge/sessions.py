@@ -18,6 +18,7 @@ import structlog
 
 from labbridge import accounts, roles
 from labbridge.commands import CommandError, Request
+from labbridge.said import Said, either, not_carried_out
 from labbridge.store import Store, StoreUnavailable, Transaction
 from labbridge.store.rows import Account
 
@@ -32,11 +33,11 @@ NAMES = 10_000  # whose tries are remembered
 WAITING = 32  # passwords to compare
 
 _WHY = {
-    "expired": "nobody was there for a while: log in again",
-    "unknown": "not logged in: log in again",
-    "wrong": "the name or the password is wrong",
-    "locked": f"too many tries: wait {LOCKED_S / 60:.0f} minutes, or ask an administrator for a new password",
-    "busy": "too many people log in at once: try again",
+    "expired": Said("nobody was there for a while: log in again"),
+    "unknown": Said("not logged in: log in again"),
+    "wrong": Said("the name or the password is wrong"),
+    "locked": Said("too many tries: wait {n} minutes, or ask an administrator for a new password", n=f"{LOCKED_S / 60:.0f}"),
+    "busy": Said("too many people log in at once: try again"),
 }
 
 
@@ -156,9 +157,11 @@ class Desk:
         elif isinstance(session := self.sessions.find(request.session, self._now()), str):
             reply(_refused(session))
         elif not roles.may(session.role, request.command):
-            needed = " or ".join(role for role in roles.ROLES if roles.may(role, request.command)) or "that of nobody"
+            allowed = [role for role in roles.ROLES if roles.may(role, request.command)]
+            needed = either(allowed or ["that of nobody"])
             log.warning("refused", account=session.account, role=session.role, command=request.command[:40])
-            error = f"{session.account} may not {request.command[:40]}: the role {needed} is needed"
+            who = {"account": session.account, "command": request.command[:40], "role": needed}
+            error = Said("{account} may not {command}: the role {role} is needed", **who)
             reply({"ok": False, "error": error, "answer": {"why": "role"}})
         else:
             if request.command in ("password", "language"):
@@ -181,7 +184,7 @@ class Desk:
     def _prepare(self, request: Request, actor: str, told: Reply, carry_out: CarryOut) -> None:
         def done(ready: Request | CommandError) -> None:
             if isinstance(ready, CommandError):
-                told({"ok": False, "error": str(ready)})
+                told({"ok": False, "error": ready.said})
             else:
                 carry_out(ready, actor, told)
 
@@ -299,12 +302,8 @@ def _entered(account: Account, tx: Transaction) -> Account | None:
 
 def _away(reply: Reply) -> Callable[[Exception], None]:
     def failed(error: Exception) -> None:
-        known = isinstance(error, StoreUnavailable)
-        reply(
-            {
-                "ok": False,
-                "error": "the store cannot be reached: try again" if known else f"not carried out: {type(error).__name__}",
-            }
-        )
+        away = isinstance(error, StoreUnavailable)
+        why = Said("the store cannot be reached: try again") if away else not_carried_out(error)
+        reply({"ok": False, "error": why})
 
     return failed

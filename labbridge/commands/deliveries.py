@@ -12,6 +12,7 @@ from labbridge.context import Context
 from labbridge.lanes import Queued
 from labbridge.model import Decided, Decision, Reason, Verdict
 from labbridge.pipeline import Moment, Outcome, Outgoing, Revision
+from labbridge.said import Said, either
 from labbridge.store import Transaction
 from labbridge.store.erasure import erased
 
@@ -41,11 +42,11 @@ class _Deliveries(Work):
             if newer:
                 self.done.removed.append(row.id)
                 self.done.queued += self._without(row, newer)
-                tests = ", ".join(sorted(newer))
-                self.turn(row, "retry", "superseded", f"superseded, {tests} was delivered from a later measurement")
+                told = Said("superseded, {tests} was delivered from a later measurement", tests=sorted(newer))
+                self.turn(row, "retry", "superseded", told)
             else:
                 self.done.again.append(row.id)
-                self.turn(row, "retry", "queued", "queued again")
+                self.turn(row, "retry", "queued", Said("queued again"))
         return self.done
 
     def cancel(self) -> Done:
@@ -53,7 +54,7 @@ class _Deliveries(Work):
         self.need_reason()
         for row in self._chosen("queued", "refused"):
             self.done.removed.append(row.id)
-            self.turn(row, "cancel", "cancelled", "cancelled")
+            self.turn(row, "cancel", "cancelled", Said("cancelled"))
         return self.done
 
     def send_again(self) -> Done:
@@ -64,16 +65,18 @@ class _Deliveries(Work):
         for number in self.request.deliveries:
             row = self.tx.find_delivery(number)
             if row is None or row.state not in ("delivered", "cancelled"):
-                raise CommandError(f"delivery {number} was not delivered: see `labbridge trace` and `labbridge queue retry`")
+                raise CommandError(
+                    "delivery {delivery} was not delivered: see `labbridge trace` and `labbridge queue retry`", delivery=number
+                )
             if erased(row.payload):
-                raise CommandError(f"delivery {number} cannot be sent again: its bytes were deleted by retention")
+                raise CommandError("delivery {delivery} cannot be sent again: its bytes were deleted by retention", delivery=number)
             self._still_true(row)
             control_id = self.moment.control_id()
             payload = row.payload.replace(row.control_id.encode(), control_id.encode())
             self.queue(Outgoing(row.destination, row.lane, control_id, payload), row.report_id, row.decision_id)
             new = self.done.queued[-1].id
             self.audit("send-again", f"delivery {new}", f"delivery {row.id}", "queued")
-            self.done.said.append(f"delivery {row.id}: queued again as delivery {new}")
+            self.done.said.append(Said("delivery {delivery}: queued again as delivery {new}", delivery=row.id, new=new))
         return self.done
 
     def _still_true(self, row: Any) -> None:
@@ -81,14 +84,20 @@ class _Deliveries(Work):
         reports = self.tx.history([row.lane])[row.lane]
         mine = next((report for report in reports if report.report_id == row.report_id), None)
         if mine is None or mine.state == "rejected":
-            raise CommandError(f"delivery {row.id} cannot be sent again: its report was rejected, or is another specimen's")
+            raise CommandError(
+                "delivery {delivery} cannot be sent again: its report was rejected, or is another specimen's", delivery=row.id
+            )
         tests = observations(row.payload).keys()
         for report in reports:
             for later in self.tx.deliveries_of(report.report_id):
                 same = later.id > row.id and later.destination == row.destination
                 if same and later.state != "cancelled" and (again := tests & observations(later.payload).keys()):
-                    which = ", ".join(sorted(code.decode("utf-8", "backslashreplace") for code in again))
-                    raise CommandError(f"delivery {row.id} cannot be sent again: {which} left again as delivery {later.id}")
+                    raise CommandError(
+                        "delivery {delivery} cannot be sent again: {tests} left again as delivery {later}",
+                        delivery=row.id,
+                        tests=sorted(code.decode("utf-8", "backslashreplace") for code in again),
+                        later=later.id,
+                    )
 
     def _chosen(self, *states: str) -> list[Any]:
         request = self.request
@@ -101,7 +110,9 @@ class _Deliveries(Work):
         for number in request.deliveries:
             row = self.tx.find_delivery(number)
             if row is None or row.state not in states:
-                raise CommandError(f"delivery {number} is not {' or '.join(states)}: see `labbridge queue list`")
+                raise CommandError(
+                    "delivery {delivery} is not {states}: see `labbridge queue list`", delivery=number, states=either(states)
+                )
             rows.append(row)
         return rows
 

@@ -13,6 +13,7 @@ from labbridge.commands.moving import Move, Moving, Pair
 from labbridge.commands.request import CommandError, Done, Request
 from labbridge.commands.work import Work
 from labbridge.pipeline import Moment, Revision
+from labbridge.said import Said
 from labbridge.store import Transaction
 
 LONGEST_ID = 100  # characters of a specimen's id
@@ -50,15 +51,18 @@ class _Identity(Work):
         waiting = {pair.report: one.id for one in self.tx.proposals() for pair in _pairs(one.document)}
         for pair in pairs:
             if pair.report in waiting:
-                raise CommandError(f"report {pair.report} is in proposal {waiting[pair.report]} already")
+                number = waiting[pair.report]
+                raise CommandError("report {report} is in proposal {proposal} already", report=pair.report, proposal=number)
         if self.request.preview:
             return self._moving().show(moves)
         number = self.tx.propose(self.actor, self.request.reason, msgspec.json.encode(pairs))
         for move in moves:
             new = f"proposal {number}: specimen {move.new_report.specimen.id}"
             self.audit("correct-id", f"report {move.row.report_id}", f"specimen {move.row.specimen}", new)
-            self.done.said.append(f"report {move.row.report_id}: {move.row.specimen} -> {move.new_report.specimen.id}")
-        self.done.said.append(f"proposal {number}: another person confirms it with `labbridge confirm-id {number}`")
+            self.done.said.append(move.said)
+        self.done.said.append(
+            Said("proposal {proposal}: another person confirms it with `labbridge confirm-id {proposal}`", proposal=number)
+        )
         self.done.answer["proposal"] = number
         return self.done
 
@@ -66,7 +70,7 @@ class _Identity(Work):
         """Moves the reports of a proposal."""
         row = self._open()
         if row.actor == self.actor:
-            raise CommandError(f"proposal {row.id} is your own: another person must confirm it")
+            raise CommandError("proposal {proposal} is your own: another person must confirm it", proposal=row.id)
         moves = self._moves(_pairs(row.document))
         if self.request.preview:
             return self._moving().show(moves)
@@ -82,13 +86,13 @@ class _Identity(Work):
         self.audit("withdraw-id", f"proposal {row.id}", f"open, by {row.actor}", "withdrawn")
         for pair in _pairs(row.document):
             self.audit("withdraw-id", f"report {pair.report}", f"proposal {row.id}", "withdrawn")
-        self.done.said.append(f"proposal {row.id}: withdrawn")
+        self.done.said.append(Said("proposal {proposal}: withdrawn", proposal=row.id))
         return self.done
 
     def _open(self) -> Any:
         row = self.tx.proposal(self.request.proposal)
         if row is None or row.state != "open":
-            raise CommandError(f"there is no open proposal {self.request.proposal}")
+            raise CommandError("there is no open proposal {proposal}", proposal=self.request.proposal)
         return row
 
     def _moving(self) -> Moving:
@@ -100,7 +104,7 @@ class _Identity(Work):
             try:
                 pairs = _pairs(self.request.text.encode())
             except msgspec.MsgspecError as error:
-                raise CommandError(f'not a list of {{"report": 12, "to": "id"}}: {error}') from None
+                raise CommandError('not a list of {{"report": 12, "to": "id"}}: {fault}', fault=str(error)) from None
         elif not self.request.specimen and not self.request.reports:
             raise CommandError("name the specimen, or reports with --report")
         else:
@@ -108,7 +112,7 @@ class _Identity(Work):
         if not pairs:
             raise CommandError("there is no report whose specimen could be corrected")
         if len(pairs) > MOST or len({pair.report for pair in pairs}) < len(pairs):
-            raise CommandError(f"a proposal has at most {MOST} reports, each once")
+            raise CommandError("a proposal has at most {most} reports, each once", most=MOST)
         return pairs
 
     def _moves(self, pairs: Sequence[Pair]) -> list[Move]:
@@ -116,9 +120,11 @@ class _Identity(Work):
         moving, moves = self._moving(), []
         for pair in sorted(pairs, key=lambda pair: pair.report):
             if pair.report not in found:
-                raise CommandError(f"there is no report {pair.report}")
+                raise CommandError("there is no report {report}", report=pair.report)
             if len(pair.to) > LONGEST_ID or not pair.to.strip() or not pair.to.isprintable():
-                raise CommandError(f"report {pair.report}: a specimen id has 1 to {LONGEST_ID} printable characters")
+                raise CommandError(
+                    "report {report}: a specimen id has 1 to {most} printable characters", report=pair.report, most=LONGEST_ID
+                )
             moves.append(moving.plan(found[pair.report], pair.to.strip()))
         return moves
 

@@ -16,6 +16,7 @@ from labbridge.context import Context, Past
 from labbridge.formats.oru import UnwritableError
 from labbridge.model import Decided, Decision, Reason, Report, Verdict, decode, encode
 from labbridge.pipeline import AnalyzerRules, Outcome, Outgoing, standing
+from labbridge.said import Said
 from labbridge.store.erasure import erased
 from labbridge.store.rows import Decision as DecisionRow
 
@@ -41,6 +42,12 @@ class Move(msgspec.Struct):
     told: dict[str, list[Decided]] = {}  # by destination: what is withdrawn there
     outcome: Outcome | None = None  # what is decided of it under the new id
 
+    @property
+    def said(self) -> Said:
+        """Whose it was, and whose it is."""
+        new = self.new_report.specimen.id
+        return Said("report {report}: {old} -> {new}", report=self.row.report_id, old=self.row.specimen, new=new)
+
 
 class Restored(msgspec.Struct):
     """Results that the wrong ones had replaced at the hospital, and which hold again: of one report, for one destination."""
@@ -56,20 +63,24 @@ class Moving(Work):
 
     def plan(self, row: Any, to: str) -> Move:
         """What is moved whither; raises CommandError where it cannot be."""
-        name = f"report {row.report_id}"
+        report_id = row.report_id
         if row.state == "rejected" or row.role not in ("patient", "unknown") or erased(row.document):
-            raise CommandError(f"{name} was rejected, deleted, or is no patient's: its specimen cannot be corrected")
+            raise CommandError(
+                "report {report} was rejected, deleted, or is no patient's: its specimen cannot be corrected", report=report_id
+            )
         rules, past = self.rules_of(row), past_of(row)
         if rules.identity == "patient":
-            raise CommandError(f"{name}: results of {row.analyzer} go by patients, not by specimens")
+            raise CommandError(
+                "report {report}: results of {analyzer} go by patients, not by specimens", report=report_id, analyzer=row.analyzer
+            )
         if any(pattern.search(to) for pattern in rules.qc_ids):
-            raise CommandError(f"{to} is the id of a control")
+            raise CommandError("{specimen} is the id of a control", specimen=to)
         if rules.specimen_pattern is not None and not rules.specimen_pattern.search(to):
-            raise CommandError(f"{to} does not look like a barcode of this laboratory")
+            raise CommandError("{specimen} does not look like a barcode of this laboratory", specimen=to)
         report = amending.under(past.report, to)
         key = pipeline.key_of(report, rules, replace(self.moment, at=past.at))
         if key == row.key:
-            raise CommandError(f"{name} is specimen {to} already")
+            raise CommandError("report {report} is specimen {specimen} already", report=report_id, specimen=to)
         return Move(row, past, rules, report, key)
 
     def show(self, moves: Sequence[Move]) -> Done:
@@ -77,7 +88,7 @@ class Moving(Work):
         restored = self._decide(moves)
         for move in moves:
             self.preview(move.row.specimen, self._withdrawals(move))
-            self.done.said.append(f"report {move.row.report_id}: {move.row.specimen} -> {move.new_report.specimen.id}")
+            self.done.said.append(move.said)
         for one in restored:
             self.preview(one.row.specimen, [self._again(one)])
         for move in moves:
@@ -242,7 +253,8 @@ class Moving(Work):
     def _outgoing(self, row: Any, past: Past, results: list[Decided], destination: str) -> Outgoing:
         if destination not in self.revision.outlets:
             raise CommandError(
-                f"destination {destination} had results under the wrong id and is no longer configured: add it again"
+                "destination {destination} had results under the wrong id and is no longer configured: add it again",
+                destination=destination,
             )
         results = sorted(results, key=lambda one: one.index)
         try:
@@ -259,7 +271,7 @@ class Moving(Work):
         for part in self.tx.deliveries_of(row.report_id):
             if part.state in ("queued", "refused"):
                 self.done.removed.append(part.id)
-                self.turn(part, "confirm-id", "cancelled", "cancelled, it was for the wrong specimen")
+                self.turn(part, "confirm-id", "cancelled", Said("cancelled, it was for the wrong specimen"))
         number = self.tx.report(
             message_id=row.message_id,
             analyzer=row.analyzer,
@@ -300,7 +312,8 @@ class Moving(Work):
                     past.report, row.key, news, past.decided, known, row.analyzer, self.revision, self.moment
                 )
                 self.done.removed.append(part.id)
-                self.turn(part, "confirm-id", "superseded", "superseded, it repeated what was for another specimen")
+                told = Said("superseded, it repeated what was for another specimen")
+                self.turn(part, "confirm-id", "superseded", told)
                 for out in leaving:
                     if out.destination == part.destination:
                         self.queue(out, row.report_id, part.decision_id)
@@ -311,9 +324,11 @@ class Moving(Work):
         results = {one.index: one for restored in some for one in restored.results}
         decision = replace(self.decision("confirm-id"), results=tuple(results[index] for index in sorted(results)))
         decision_id = self._decision(row.report_id, decision)
-        tests = ", ".join(one.test for one in decision.results)
-        self.audit("confirm-id", f"report {row.report_id}", "", f"{tests} sent again as a correction")
-        self.done.said.append(f"report {row.report_id}: {tests} sent again, the wrong results had replaced it")
+        tests = [one.test for one in decision.results]
+        self.audit("confirm-id", f"report {row.report_id}", "", f"{', '.join(tests)} sent again as a correction")
+        self.done.said.append(
+            Said("report {report}: {tests} sent again, the wrong results had replaced it", report=row.report_id, tests=tests)
+        )
         for one in some:
             self.queue(self._again(one), row.report_id, decision_id)
 
@@ -323,13 +338,22 @@ class Moving(Work):
         assert outcome is not None
         self.done.queued += write_decision(self.tx, outcome, number, self.revision_id())
         old, new = row.specimen, move.new_report.specimen.id
-        told = ", ".join(sorted({one.test for told in move.told.values() for one in told}))
-        withdrawn = f"; withdrawn at the hospital: {told}" if told else ""
+        tests = sorted({one.test for told in move.told.values() for one in told})
+        withdrawn = Said("; withdrawn at the hospital: {tests}", tests=tests) if tests else ""
         self.audit(
             "confirm-id", f"report {row.report_id}", f"specimen {old}", f"rejected; specimen {new}, report {number}{withdrawn}"
         )
         self.audit("confirm-id", f"report {number}", f"specimen {old}, report {row.report_id}", f"specimen {new}: {outcome.state}")
-        self.done.said.append(f"report {row.report_id}: is report {number} of specimen {new} now, {outcome.state}{withdrawn}")
+        self.done.said.append(
+            Said(
+                "report {report}: is report {number} of specimen {specimen} now, {state}{withdrawn}",
+                report=row.report_id,
+                number=number,
+                specimen=new,
+                state=Said(outcome.state),
+                withdrawn=withdrawn,
+            )
+        )
 
     def _decision(self, report_id: int, decision: Decision) -> int:
         document = encode(decision)

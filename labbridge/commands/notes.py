@@ -10,6 +10,7 @@ from labbridge.commands.request import CommandError, Done, Request
 from labbridge.commands.work import Work
 from labbridge.model import Decided, Decision, encode
 from labbridge.pipeline import Moment, Revision
+from labbridge.said import Said
 from labbridge.store import Transaction
 from labbridge.verification.callback import is_critical
 
@@ -49,10 +50,10 @@ class _Notes(Work):
         """A comment on all of a specimen's reports that still stand."""
         note = self.request.note.strip()
         if not note or len(note) > LONGEST_NOTE:
-            raise CommandError(f"a comment has 1 to {LONGEST_NOTE} characters")
+            raise CommandError("a comment has 1 to {most} characters", most=LONGEST_NOTE)
         [row] = self.rows(*_STANDING)[-1:] or [None]
         if row is None:
-            raise CommandError(f"nothing of specimen {self.request.specimen} is left to comment on")
+            raise CommandError("nothing of specimen {specimen} is left to comment on", specimen=self.request.specimen)
         self._keep(row, Decision((), self.actor, note, "comment"), note)
         return self.done
 
@@ -69,7 +70,9 @@ class _Notes(Work):
                 decision = self.called(Decision((), self.actor, self.request.reason, "call-back", tests=tests))
                 self._keep(row, decision, _values(about) | self.callback(decision))
         if not self.done.said:
-            raise CommandError("there is no such result to call back" if wanted else "nothing of it is critical: name the tests")
+            if wanted:
+                raise CommandError("there is no such result to call back")
+            raise CommandError("nothing of it is critical: name the tests")
         return self.done
 
     def acknowledge(self) -> Done:
@@ -80,14 +83,14 @@ class _Notes(Work):
                 tests = tuple(dict.fromkeys(one.test for one in critical))
                 self._keep(row, Decision((), self.actor, self.request.reason, "acknowledge", tests=tests), _values(critical))
         if not self.done.said:
-            raise CommandError(f"nothing critical is held for specimen {self.request.specimen}")
+            raise CommandError("nothing critical is held for specimen {specimen}", specimen=self.request.specimen)
         return self.done
 
     def seen(self, action: str) -> Done:
         """Who has seen what."""
         self.rows()
         self.audit(action, f"specimen {self.request.specimen}", "", "")
-        self.done.said.append("noted")
+        self.done.said.append(Said("noted"))
         return self.done
 
     def _keep(self, row: Any, decision: Decision, what: Any) -> None:
@@ -95,9 +98,9 @@ class _Notes(Work):
         self.tx.decision(report_id=row.report_id, actor=self.actor, revision=self.revision_id(), document=encode(decision))
         new = what if isinstance(what, str) else msgspec.json.encode(what).decode()
         self.audit(decision.kind, f"report {row.report_id}", "", new)
-        self.done.said.append(
-            f"report {row.report_id}: {decision.kind}" + (f" {', '.join(decision.tests)}" if decision.tests else "")
-        )
+        kind = Said(decision.kind)
+        told = Said("{deed} {tests}", deed=kind, tests=list(decision.tests)) if decision.tests else kind
+        self.done.said.append(Said("report {report}: {told}", report=row.report_id, told=told))
 
 
 def _values(decided: list[Decided]) -> dict[str, str]:

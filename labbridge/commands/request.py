@@ -7,10 +7,11 @@ import msgspec
 
 from labbridge.lanes import Queued
 from labbridge.pipeline import Moment, Revision
+from labbridge.said import Refusal
 from labbridge.store import Transaction
 
 
-class CommandError(Exception):
+class CommandError(Refusal):
     """The command cannot be carried out; the text says why and what to do."""
 
 

@@ -11,6 +11,7 @@ from labbridge.context import Past
 from labbridge.formats.oru import UnwritableError
 from labbridge.model import Decision, Reason, decode
 from labbridge.pipeline import Moment, Outcome, Revision
+from labbridge.said import Said
 from labbridge.store import Transaction
 from labbridge.verification.callback import called_back, is_critical
 
@@ -55,19 +56,19 @@ class _Results(Work):
         try:
             number = int(self.request.specimen[1:])
         except ValueError:
-            raise CommandError(f"{self.request.specimen} is no message number: write #123") from None
+            raise CommandError("{number} is no message number: write #123", number=self.request.specimen) from None
         if self.tx.message_state(number) != "open":
-            raise CommandError(f"message {number} does not wait for a person")
+            raise CommandError("message {number} does not wait for a person", number=number)
         self.tx.set_message_state(number, "settled")
         self.audit("settle", f"message {number}", "open", "settled")
-        return Done([f"message {number} settled"])
+        return Done([Said("message {number} settled", number=number)])
 
     def settle_specimen(self, action: Literal["release", "reject"]) -> Done:
         """Releases or rejects what is held of a specimen."""
         self.need_reason()
         rows = self.rows("held")
         if not rows:
-            raise CommandError(f"nothing is held for specimen {self.request.specimen}: see `labbridge pending`")
+            raise CommandError("nothing is held for specimen {specimen}: see `labbridge pending`", specimen=self.request.specimen)
         for row in rows:
             past = past_of(row)
             if action == "release":
@@ -94,8 +95,8 @@ class _Results(Work):
             if outcome is None:
                 continue
             for one in outcome.decision.results:
-                told = f"{one.code} -> {one.test or '-'} {one.value} {one.unit}: {one.verdict.action}"
-                self.done.said.append(f"{row.specimen}: {told}")
+                became, told = Said(one.verdict.action), f"{row.specimen}: {one.code} -> {one.test or '-'} {one.value} {one.unit}"
+                self.done.said.append(Said("{told}: {became}", told=told, became=became))
             self.write(row, past, outcome, "release-mapped")
         return self.done
 
@@ -121,14 +122,14 @@ class _Results(Work):
             raise CommandError("name one test")
         test = self.revision.catalogue.tests.get(self.request.tests[0])
         if test is None:
-            raise CommandError(f"{self.request.tests[0]} is no test of the catalogue (tests.csv)")
+            raise CommandError("{test} is no test of the catalogue (tests.csv)", test=self.request.tests[0])
         row, past = self._meant(test.code)
         self.certain(row, past)
         case = self.case_of(row, past)
         try:
             one = amending.with_value(case, test, self.request.value, correction=self.request.correction)
         except AmendError as error:
-            raise CommandError(f"report {row.report_id}: {error}") from None
+            raise CommandError("report {report}: {told}", report=row.report_id, told=error.said) from None
         decision = self.called(self.decision("edit"))
         if is_critical(one) and not (decision.told and decision.read_back) and not self.request.preview:
             _need_call([one.test])
@@ -144,10 +145,10 @@ class _Results(Work):
             if any(one.test == test and one.verdict.action in ("hold", "release") for one in past.decided)
         ]
         if len(having) > 1:
-            numbers = ", ".join(str(row.report_id) for row, _ in having)
-            raise CommandError(f"{test} stands in the reports {numbers}: name one with --report")
+            numbers = [str(row.report_id) for row, _ in having]
+            raise CommandError("{test} stands in the reports {numbers}: name one with --report", test=test, numbers=numbers)
         if not rows:
-            raise CommandError(f"specimen {self.request.specimen} has no report to put {test} into")
+            raise CommandError("specimen {specimen} has no report to put {test} into", specimen=self.request.specimen, test=test)
         return (having or rows)[-1]
 
     def _amend(self, row: Any, past: Past, case: amending.Case, news: list[Any], decision: Decision) -> None:
@@ -192,6 +193,9 @@ class _Results(Work):
 
 
 def _need_call(tests: list[str]) -> None:
-    what = "is" if len(tests) == 1 else "are"
-    remedy = 'tell the ward, have it read back, and add --told "Dr. …" --read-back (or record it with `labbridge call-back`)'
-    raise CommandError(f"{', '.join(tests)} {what} critical: {remedy}")
+    critical = Said("{tests} is critical", tests=tests) if len(tests) == 1 else Said("{tests} are critical", tests=tests)
+    raise CommandError(
+        '{critical}: tell the ward, have it read back, and add --told "Dr. …" --read-back '
+        "(or record it with `labbridge call-back`)",
+        critical=critical,
+    )

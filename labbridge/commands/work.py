@@ -17,6 +17,7 @@ from labbridge.lanes import Queued
 from labbridge.model import Decided, Decision, decode
 from labbridge.pipeline import AnalyzerRules, Moment, Outcome, Outgoing, Revision, standing
 from labbridge.routing import destinations
+from labbridge.said import Said
 from labbridge.store import Transaction
 from labbridge.store.erasure import erased
 from labbridge.store.rows import Decision as DecisionRow
@@ -41,7 +42,7 @@ class Work(msgspec.Struct):
     def need_reason(self) -> None:
         """Whoever changes something says why."""
         if len(self.request.reason) > LONGEST_REASON:
-            raise CommandError(f"a reason has at most {LONGEST_REASON} characters")
+            raise CommandError("a reason has at most {most} characters", most=LONGEST_REASON)
         if not self.request.reason.strip() and not self.request.preview:
             raise CommandError('a reason is needed: add --reason "…"')
 
@@ -52,18 +53,22 @@ class Work(msgspec.Struct):
         if request.specimen:
             found = [row for row in found if request.specimen in (row.specimen, row.key)]
         if missing := set(request.reports) - {row.report_id for row in found}:
-            raise CommandError(f"there is no report {min(missing)} of this specimen: see `labbridge trace`")
+            raise CommandError("there is no report {report} of this specimen: see `labbridge trace`", report=min(missing))
         if not found:
-            raise CommandError(f"nothing is known of specimen {request.specimen}")
+            raise CommandError("nothing is known of specimen {specimen}", specimen=request.specimen)
         return [row for row in found if row.state in states and not erased(row.document)]
 
     def certain(self, row: Any, past: Past) -> None:
         """What is to leave must be somebody's."""
         blocked = [problem.code for problem in past.report.problems if problem.code in NEVER_RELEASED]
         if blocked or not row.key:
-            why = ", ".join(blocked) or "no-specimen"
-            remedy = "whose it is is not certain; correct its specimen id, or reject it and have the specimen measured again"
-            raise CommandError(f"report {row.report_id} cannot be released ({why}): {remedy}")
+            why = [Said(code) for code in blocked or ["no-specimen"]]
+            raise CommandError(
+                "report {report} cannot be released ({why}): whose it is is not certain; correct its specimen id, "
+                "or reject it and have the specimen measured again",
+                report=row.report_id,
+                why=why,
+            )
 
     def told_at(self) -> int:
         """When the listener of a call-back was told, in seconds since 1970."""
@@ -97,7 +102,9 @@ class Work(msgspec.Struct):
         """The rules of the analyzer that a report came from."""
         rules = self.revision.analyzers.get(row.analyzer)
         if rules is None:
-            raise CommandError(f"analyzer {row.analyzer} is no longer configured: add it again to settle its reports")
+            raise CommandError(
+                "analyzer {analyzer} is no longer configured: add it again to settle its reports", analyzer=row.analyzer
+            )
         return rules
 
     def case_of(self, row: Any, past: Past) -> Case:
@@ -148,8 +155,8 @@ class Work(msgspec.Struct):
         before = {one.index: one for one in past.decided}
         news = outcome.decision.results
         new: dict[str, str] = {one.test or one.code: one.verdict.action for one in news}
-        told = ", ".join(f"{one.test or one.code} {_said(one)}" for one in news)
-        self.done.said.append(f"report {row.report_id}: {told or outcome.state}")
+        told = [Said("{test} {became}", test=one.test or one.code, became=_became(one)) for one in news]
+        self.done.said.append(Said("report {report}: {told}", report=row.report_id, told=told or Said(outcome.state)))
         if self.request.preview:
             self.preview(row.specimen or row.key, outcome.outgoing)
             return
@@ -194,11 +201,11 @@ class Work(msgspec.Struct):
         number = self.tx.delivery(**fields, report_id=report_id, decision_id=decision_id)  # type: ignore[arg-type]
         self.done.queued.append(Queued(number, out.destination, out.lane, out.control_id, self.tx.at, out.payload))
 
-    def turn(self, row: Any, action: str, state: str, told: str) -> None:
+    def turn(self, row: Any, action: str, state: str, told: Said) -> None:
         """Gives a delivery another state."""
         self.tx.set_delivery_state(row.id, state)
         self.audit(action, f"delivery {row.id}", row.state, state)
-        self.done.said.append(f"delivery {row.id}: {told}")
+        self.done.said.append(Said("delivery {delivery}: {told}", delivery=row.id, told=told))
 
     def audit(self, action: str, subject: str, old: str, new: str) -> None:
         """Writes into the audit trail."""
@@ -207,18 +214,23 @@ class Work(msgspec.Struct):
     def say_left_out(self, row: Any, attached: Attachments | None) -> None:
         """Tells that attachments could not leave."""
         if attached is not None and attached.left_out:
-            why = "its message's body is deleted, or they cannot be read from it or written any more"
-            self.done.said.append(f"report {row.report_id}: leaves without its attachments: {why}")
+            self.done.said.append(
+                Said(
+                    "report {report}: leaves without its attachments: its message's body is deleted, "
+                    "or they cannot be read from it or written any more",
+                    report=row.report_id,
+                )
+            )
 
 
 def unwritable(row: Any, code: str) -> NoReturn:
     """The hospital's character set cannot say it."""
-    raise CommandError(f"report {row.report_id} cannot be written for the hospital: {code}")
+    raise CommandError("report {report} cannot be written for the hospital: {code}", report=row.report_id, code=code)
 
 
-def _said(one: Decided) -> str:
+def _became(one: Decided) -> Said:
     """What became of a result, for a person."""
-    return "not reportable" if one.status == "X" and one.verdict.action == "release" else one.verdict.action
+    return Said("not reportable") if one.status == "X" and one.verdict.action == "release" else Said(one.verdict.action)
 
 
 def _value(one: Decided | None) -> str:

@@ -54,13 +54,24 @@ async def act(command: str, *, quiet: bool = False, **fields: Any) -> Answer:
         told = await session.send(request)
     except session.Silent as error:
         told = {"ok": False, "error": _("labbridge does not answer: {why}", why=error)}
-    answer = Answer(bool(told.get("ok")), tuple(told.get("said", ())), str(told.get("error", "")), told.get("answer", {}))
+    said, why = told.get("words", ()), told.get("why_words", told.get("error", ""))
+    answer = Answer(bool(told.get("ok")), tuple(map(in_words, said)), in_words(why), told.get("answer", {}))
     if not answer.ok and answer.answer.get("why") in ("expired", "unknown"):
         ui.navigate.to("/login?over=1")
     elif not quiet:
         text = "\n".join(map(shown, answer.said if answer.ok else [answer.error])) or _("Done.")
         say(text[:2000], good=answer.ok)
     return answer
+
+
+def in_words(told: Any) -> str:
+    """What the daemon says, in the user's language: a template with its values, which may be such themselves, or text."""
+    if isinstance(told, dict):
+        return ", ".join(map(in_words, told["all"]))
+    if isinstance(told, str):
+        return told
+    template, values = told
+    return _(template, **{name: in_words(value) for name, value in values.items()})
 
 
 def say(text: str, *, good: bool) -> None:

@@ -35,7 +35,7 @@ def language() -> Language:
     return cast(Language, next(filter(None, (speaks() for speaks in _speaks)), _site["language"]))
 
 
-def _(message: str, **values: object) -> str:
+def _(message: str, /, **values: object) -> str:
     """The message in the user's language, with its values in place of ``{names}``."""
     text = _chinese().get(message, message) if language() == "zh" else message
     return text.format(**values) if values else text

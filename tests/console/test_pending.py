@@ -224,6 +224,8 @@ def test_in_chinese(lab: ConsoleLab, page: Page) -> None:
     expect(side(page).get_by_text("危急值 41 g/L")).to_be_visible()
     page.keyboard.press("F2")
     expect(dialog(page).get_by_text("医院将收到")).to_be_visible()
+    dialog(page).get_by_label("原因").fill("核对" * 501)
+    expect(dialog(page).get_by_text("原因最多 1000 个字符")).to_be_visible()
 
 
 def test_who_has_a_specimen_open_is_shown_to_others(lab: ConsoleLab, page: Page) -> None:

@@ -3,23 +3,35 @@
 import ast
 import re
 from collections import Counter
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from importlib import resources
 from pathlib import Path
+from typing import get_args
 
 import pytest
 from babel.messages.pofile import read_po
 
+import labbridge.commands
 import labbridge.console
 import labbridge.views
-from labbridge.console import session
+from labbridge.commands.work import NEVER_RELEASED
+from labbridge.console import acting, session
 from labbridge.console.session import User
-from labbridge.model import Reason
+from labbridge.model import Action, Reason
+from labbridge.pipeline import State
 from labbridge.roles import ROLES
+from labbridge.said import Refusal, Said, worded
 from labbridge.views import texts
 
 ROOMS = [Path(room.__file__ or "").parent for room in (labbridge.console, labbridge.views)]
 MODULES = [module for room in ROOMS for module in room.glob("*.py")]
+SPEAKING = [*Path(labbridge.__file__).parent.glob("*.py"), *Path(labbridge.commands.__file__).parent.glob("*.py")]  # the daemon
+SENTENCES = ("Said", "CommandError", "AmendError")
+WORDS = {  # sentences that are put together of words: roles, states, deeds, reasons
+    *(*ROLES, *get_args(Action), *get_args(State), *NEVER_RELEASED),
+    *("queued", "refused", "delivered", "cancelled", "paused", "running", "active", "disabled", "role", "language", "state"),
+    *("comment", "call-back", "acknowledge", "that of nobody"),
+}
 NOON = 1_795_320_000_000_000  # 2026-11-22 04:00 UTC
 
 
@@ -28,16 +40,22 @@ def chinese() -> dict[str, str]:
         return {str(one.id): str(one.string) for one in read_po(file, locale="zh") if one.id}
 
 
-def calls() -> Iterator[tuple[str, ast.Call]]:
-    for module in MODULES:
+def calls(modules: Iterable[Path] = MODULES) -> Iterator[tuple[str, ast.Call]]:
+    for module in modules:
         for node in ast.walk(ast.parse(module.read_text("utf-8"))):
             if isinstance(node, ast.Call) and isinstance(node.func, ast.Name):
                 yield node.func.id, node
 
 
+def sentences() -> set[str]:
+    """The templates of what the daemon says of a command."""
+    found = {node for name, call in calls(SPEAKING) if name in SENTENCES for node in call.args[:1]}
+    return {str(node.value) for node in found if isinstance(node, ast.Constant)}
+
+
 def messages() -> set[str]:
-    """What is translated where it stands, the titles of pages, and the roles."""
-    found = set(ROLES)
+    """What is translated where it stands, the titles of pages, and what the daemon says."""
+    found = WORDS | sentences()
     for name, call in calls():
         place = {"_": 0, "page": 1}.get(name)
         if place is not None and len(call.args) > place and isinstance(call.args[place], ast.Constant):
@@ -66,8 +84,16 @@ def test_every_message_has_its_chinese() -> None:
     assert sorted(message for message in messages() if not words.get(message)) == []
 
 
+def test_every_refusal_is_a_template_that_stands_in_the_code() -> None:
+    made = [call for name, call in calls(SPEAKING) if name in SENTENCES[1:]]
+    assert len(made) > 40
+    assert [ast.unparse(call) for call in made if not isinstance(call.args[0], ast.Constant)] == []
+    joined = [call for name, call in calls(SPEAKING) if name == "Said" and isinstance(call.args[0], ast.JoinedStr | ast.BinOp)]
+    assert [ast.unparse(call) for call in joined] == []
+
+
 def test_no_translation_is_left_over() -> None:
-    assert sorted(chinese().keys() - strings() - set(ROLES)) == []
+    assert sorted(chinese().keys() - strings() - WORDS - sentences()) == []
 
 
 def test_no_message_is_translated_twice() -> None:
@@ -99,3 +125,24 @@ def test_english_where_nobody_is_logged_in(monkeypatch: pytest.MonkeyPatch) -> N
     assert texts.time_text(NOON).endswith("04:00")
     assert texts.age_text(0.2) == "0 s"
     assert texts.number_text(12345) == "12,345"
+
+
+@pytest.mark.usefixtures("speak")
+def test_what_the_daemon_says_is_told_in_chinese() -> None:
+    told = [Said("{test} {became}", test="WBC", became=Said("release")), Said("{test} {became}", test="RBC", became=Said("hold"))]
+    answer = worded({"ok": True, "said": [Said("report {report}: {told}", report=7, told=told), "as it is"]})
+    assert answer["said"] == ["report 7: WBC release, RBC hold", "as it is"]
+    assert [acting.in_words(one) for one in answer["words"]] == ["报告 7：WBC 发布, RBC 须审核", "as it is"]
+
+
+@pytest.mark.usefixtures("speak")
+@pytest.mark.parametrize("hostile", ["{}", "{specimen.__class__}", "{0}", "{{", "%s"])
+def test_braces_in_a_value_are_never_interpreted(hostile: str) -> None:
+    refused = Refusal("nothing is known of specimen {specimen}", specimen=hostile)
+    answer = worded({"ok": False, "error": refused.said})
+    assert answer["error"] == str(refused) == f"nothing is known of specimen {hostile}"
+    assert type(answer["error"]) is str
+    assert acting.in_words(answer["why_words"]) == f"没有标本 {hostile} 的任何记录"
+    assert acting.in_words(worded({"error": Said("{name}: {state}", name=hostile, state=Said(hostile))})["why_words"]) == (
+        f"{hostile}：{hostile}"
+    )
