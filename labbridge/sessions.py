@@ -41,8 +41,8 @@ _WHY = {
 }
 
 
-def _refused(why: str) -> dict[str, Any]:
-    return {"ok": False, "error": _WHY[why], "answer": {"why": why}}
+def _refused(why: str, error: Said | None = None) -> dict[str, Any]:
+    return {"ok": False, "error": error or _WHY[why], "answer": {"why": why}}
 
 
 class Tries:
@@ -162,7 +162,7 @@ class Desk:
             log.warning("refused", account=session.account, role=session.role, command=request.command[:40])
             who = {"account": session.account, "command": request.command[:40], "role": needed}
             error = Said("{account} may not {command}: the role {role} is needed", **who)
-            reply({"ok": False, "error": error, "answer": {"why": "role"}})
+            reply(_refused("role", error))
         else:
             if request.command in ("password", "language"):
                 request = msgspec.structs.replace(request, account=session.account)
