@@ -80,8 +80,16 @@ def console_lab(folder: Path, **options: Any) -> Iterator[ConsoleLab]:
         lab.end()
 
 
+_AT_REST = "() => document.getAnimations().every(one => one.playState !== 'running' || one.effect.getComputedTiming().endTime === Infinity)"
+
+
 def serious_faults(page: Page, within: str = "html") -> list[str]:
-    """What axe finds that keeps somebody out: serious and critical violations, with where they are."""
+    """What axe finds that keeps somebody out: serious and critical violations, with where they are.
+
+    What fades in or out just now has no contrast of its own: the pointer leaves what it hovers, and everything comes to rest.
+    """
+    page.mouse.move(0, 0)
+    page.wait_for_function(_AT_REST)
     found = Axe().run(page, within).response["violations"]
     return [
         f"{one['id']}: {one['help']}: {[node['html'][:200] + node['failureSummary'] for node in one['nodes']][:3]}"
