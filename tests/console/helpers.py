@@ -80,7 +80,10 @@ def console_lab(folder: Path, **options: Any) -> Iterator[ConsoleLab]:
         lab.end()
 
 
-_AT_REST = "() => document.getAnimations().every(one => one.playState !== 'running' || one.effect.getComputedTiming().endTime === Infinity)"
+_AT_REST = """
+    () => document.getAnimations().every(
+        one => one.playState !== "running" || one.effect.getComputedTiming().endTime === Infinity)
+"""
 
 
 def serious_faults(page: Page, within: str = "html") -> list[str]:
