@@ -197,8 +197,14 @@ class Work(msgspec.Struct):
 
     def queue(self, out: Outgoing, report_id: int, decision_id: int) -> None:
         """Queues a payload that follows from a decision which is written."""
-        fields = {"destination": out.destination, "lane": out.lane, "control_id": out.control_id, "payload": out.payload}
-        number = self.tx.delivery(**fields, report_id=report_id, decision_id=decision_id)  # type: ignore[arg-type]
+        number = self.tx.delivery(
+            destination=out.destination,
+            lane=out.lane,
+            report_id=report_id,
+            decision_id=decision_id,
+            control_id=out.control_id,
+            payload=out.payload,
+        )
         self.done.queued.append(Queued(number, out.destination, out.lane, out.control_id, self.tx.at, out.payload))
 
     def turn(self, row: Any, action: str, state: str, told: Said) -> None:

@@ -21,12 +21,6 @@ _QUEUED = """
     FROM delivery LEFT JOIN report ON report.id = delivery.report_id
     WHERE delivery.state IN ('queued', 'refused') ORDER BY +delivery.id"""
 
-_STUCK = """
-    SELECT {columns}, coalesce(report.specimen, '') FROM delivery LEFT JOIN report ON report.id = delivery.report_id
-    WHERE delivery.state IN ('queued', 'refused') AND delivery.destination = ? AND delivery.state = ?
-    ORDER BY delivery.id LIMIT ?"""
-
-
 LOOKED = 20_000
 
 _LATEST = """
@@ -71,12 +65,6 @@ class Reader(Overview):
     def latest(self, analyzer: str, limit: int) -> list[tuple[int, int, str]]:
         """An analyzer's newest reports: message, time and specimen; among the last ``LOOKED`` of all, newest first."""
         return [(row[0], row[1], row[2]) for row in self._read(_LATEST, LOOKED, analyzer, limit)]
-
-    def stuck(self, destination: str, state: str, limit: int) -> list[Queued]:
-        """The oldest deliveries to a destination that are ``queued`` or ``refused``."""
-        small = ", ".join(f"delivery.{name}" for name in list(columns(Delivery))[:-1])
-        rows = self._read(_STUCK.format(columns=small), destination, state, limit)
-        return [Queued(*(*row[:-1], b"", row[-1])) for row in rows]
 
     def reports_of_patient(self, patient: str, before: int, limit: int) -> list[Earlier]:
         """The newest reports on a patient, by the id that was sent, older than the report ``before``, oldest first."""

@@ -132,8 +132,8 @@ class Held:
         self._looked, late = now, int((now - LATE_S) * 1e6)
         found: list[Queued] = []
         for destination in self._settings.destinations:
-            found += reader.stuck(destination.name, "refused", MOST)
-            found += [one for one in reader.stuck(destination.name, "queued", MOST) if one.at < late]
+            found += reader.waiting_page(destination.name, "refused", MOST)
+            found += [one for one in reader.waiting_page(destination.name, "queued", MOST) if one.at < late]
         if (proposals := proposed(reader)) != self.proposals:
             self.proposals = proposals
             self.version += 1
