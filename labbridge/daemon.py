@@ -21,7 +21,7 @@ from twisted.python.failure import Failure
 from labbridge import accounts, commands, config, control, memory, revision, security, web
 from labbridge.batch import break_off
 from labbridge.commands import CommandError, Done, Request
-from labbridge.commands.identity import withdraw_late
+from labbridge.commands.identity import still_moving, withdraw_late
 from labbridge.config import Settings
 from labbridge.destinations import Destinations, queue_of
 from labbridge.intake import Intake
@@ -127,8 +127,14 @@ class Daemon:
             log.error("store unavailable: analyzers are asked to send again until it comes", why=state.why)
 
     def _take_up(self, tx: Transaction) -> tuple[int, list[Queued], list[tuple[str, int, bytes]]]:
-        """What an earlier run left behind: spooled frames become incomplete messages, the queue goes on."""
+        """What an earlier run left behind: spooled frames become incomplete messages, the queue goes on.
+
+        What it had cancelled for a corrected id may have arrived: nobody knows any more what had been sent.
+        """
         break_off(tx)
+        for parts in still_moving(tx).values():
+            for part in parts:
+                self._late(tx, part)
         number = tx.revision(self.revision.digest, self.revision.body)
         incomplete = [(a.name, number, body) for a in self.settings.analyzers for number, body in tx.open_incomplete(a.name)]
         return number, queue_of(tx), incomplete
@@ -149,6 +155,7 @@ class Daemon:
 
     def _catch_up(self) -> None:
         self.intake.catch_up()
+        self.destinations.settle_moves()
         self.reactor.callLater(CATCH_UP_S, self._catch_up)
 
     def _log_head(self) -> None:
@@ -201,7 +208,13 @@ class Daemon:
     def _late(self, tx: Transaction, delivery: int) -> list[Queued]:
         """What follows when a withdrawn delivery arrived all the same."""
         moment = Moment.of(self.clock(), self.revision.zone, os.urandom)
-        return withdraw_late(tx, self.revision, moment, delivery).queued
+        try:
+            return withdraw_late(tx, self.revision, moment, delivery).queued
+        except CommandError as error:  # whatever else is in this transaction must not wait for it
+            log.error("what may have arrived under a wrong id could not be withdrawn: tell the ward", delivery=delivery)
+            told = {"action": "confirm-id", "subject": f"delivery {delivery}", "old": "cancelled"}
+            tx.audit(actor="labbridge", reason=str(error), new="arrived, or may have: could not be withdrawn", **told)
+            return []
 
     def _pause(self, request: Request, actor: str, reply: control.Reply) -> None:
         outbox = self.destinations.outboxes.get(request.destination)

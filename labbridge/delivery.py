@@ -87,6 +87,7 @@ class Outbox:
         self._settling = self._patient = False  # answers are being stored; they are in no hurry
         self._alarm: Any = None
         self._refused: set[int] = set()
+        self._doubts: set[int] = set()  # withdrawn after they were sent: what follows is being stored
         self._timed: set[Lane] = set()  # their heads back off or are not due
         self.gone: set[int] = set()  # cancelled or superseded by what is being committed; of the writer's thread
         self.late: Callable[[Transaction, int], Sequence[Queued]] = lambda tx, number: ()  # what follows when such a one arrived
@@ -141,7 +142,17 @@ class Outbox:
 
     def _in_doubt(self, number: int) -> None:
         """What was withdrawn had been sent, and nobody knows whether it arrived."""
-        self.store.submit(lambda tx: self.late(tx, number), self._followed, partial(self._not_followed, number))
+        self._doubts.add(number)
+
+        def done(following: Sequence[Queued]) -> None:
+            self._doubts.discard(number)
+            self._followed(following)
+
+        self.store.submit(lambda tx: self.late(tx, number), done, partial(self._not_followed, number))
+
+    def knows(self, number: int) -> bool:
+        """Whether a delivery waits or flies, or what follows from it is not yet stored."""
+        return number in self.items or number in self._doubts
 
     def _followed(self, queued: Sequence[Queued]) -> None:
         for one in queued:

@@ -6,6 +6,7 @@ from typing import Any
 import structlog
 
 from labbridge.commands import Done
+from labbridge.commands.identity import still_moving
 from labbridge.config import Destination
 from labbridge.delivery import Outbox
 from labbridge.lanes import Policy, Queued
@@ -29,6 +30,7 @@ class Destinations:
         self.gone: set[int] = set()  # what a command withdraws, while it is being committed
         self.late: Callable[[Transaction, int], Sequence[Queued]] = lambda tx, number: ()
         self._arriving: dict[str, list[Queued]] = {}  # for destinations whose queue is still being read
+        self._moving = True  # something that was cancelled for a corrected id may be on its way
 
     def built(self, destination: Destination) -> "tuple[Outbox, Connections]":
         """What a destination needs; nothing happens until it is added. Raises SecurityError."""
@@ -116,10 +118,36 @@ class Destinations:
                 outbox.again(number)
         self.gone.difference_update(done.removed)
         self.enqueue(done.queued)
+        if done.removed:
+            self._moving = True
+            self.settle_moves()
+
+    def settle_moves(self) -> None:
+        """Notes of corrected ids that nothing of theirs is on its way any more; to be called now and then."""
+        if self._moving and not self._arriving:
+            self._moving = False
+            self._store.submit(still_moving, self._moves_found, self._moves_not_settled)
+
+    def _moves_found(self, moves: dict[int, list[int]]) -> None:
+        outboxes = self.outboxes.values()
+        over = [move for move, parts in moves.items() if not any(outbox.knows(part) for outbox in outboxes for part in parts)]
+        self._moving |= len(over) < len(moves)
+
+        def job(tx: Transaction) -> None:
+            for move in over:
+                tx.set_proposal_state(move, "done")
+
+        if over:
+            self._store.submit(job, lambda _: None, self._moves_not_settled)
+
+    def _moves_not_settled(self, error: Exception) -> None:
+        log.error("corrected ids could not be settled, trying again", error=type(error).__name__)
+        self._moving = True
 
     def read_again(self) -> None:
         """Reads all queues: a commit whose answer was lost may have queued or withdrawn what nobody here knows of."""
         self._arriving = {name: self._arriving.get(name, []) for name in self.outboxes}
+        self._moving = True
         self._read()
 
     def _read(self) -> None:

@@ -40,6 +40,15 @@ def withdraw_late(tx: Transaction, revision: Revision, moment: Moment, delivery:
     return Moving(tx, revision, moment, Request("confirm-id"), "labbridge").late(delivery)
 
 
+def still_moving(tx: Transaction) -> dict[int, list[int]]:
+    """The deliveries that were cancelled for corrected ids, of which it is not settled whether they left; by proposal."""
+    found: dict[int, list[int]] = {}
+    for row in tx.moved():
+        parts = [part for pair in _pairs(row.document) for part in tx.deliveries_of(pair.report)]
+        found[row.id] = [part.id for part in parts if part.state == "cancelled"]
+    return found
+
+
 class _Identity(Work):
     """A command on specimen ids being carried out."""
 
@@ -75,9 +84,10 @@ class _Identity(Work):
         if self.request.preview:
             return self._moving().show(moves)
         self.request = msgspec.structs.replace(self.request, reason=self.request.reason.strip() or row.reason)
-        self.tx.set_proposal_state(row.id, "done")
         self.audit("confirm-id", f"proposal {row.id}", f"open, by {row.actor}", "done")
-        return self._moving().carry_out(moves)
+        done = self._moving().carry_out(moves)
+        self.tx.set_proposal_state(row.id, "moved" if done.removed else "done")
+        return done
 
     def withdraw(self) -> Done:
         """Drops a proposal."""

@@ -110,6 +110,10 @@ class Lookups(ABC):
         """The corrected specimen ids that wait for a second person."""
         return self._select(Proposal, "WHERE state = 'open' ORDER BY id")
 
+    def moved(self) -> list[Proposal]:
+        """The corrected specimen ids of which something may still be on its way under the wrong one."""
+        return self._select(Proposal, "WHERE state = 'moved' ORDER BY id")
+
     def proposal(self, id: int) -> Proposal | None:
         """One of them, whatever became of it."""
         return next(iter(self._of(Proposal, "id", [id])), None)

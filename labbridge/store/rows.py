@@ -141,7 +141,7 @@ class Proposal(Row, frozen=True):
     id: int
     at: int
     actor: str
-    state: str  # open, done, withdrawn
+    state: str  # open, moved (what was cancelled for it may still arrive), done, withdrawn
     reason: str
     document: bytes  # which reports become whose, as JSON
 

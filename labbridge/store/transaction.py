@@ -145,7 +145,7 @@ class Transaction(Lookups):
         return int(last) + 1
 
     def set_proposal_state(self, id: int, state: str) -> None:
-        """Change what became of a proposal: done, withdrawn."""
+        """Change what became of a proposal: moved, done, withdrawn."""
         self._pending[_PROPOSAL_STATE].append((state, id))
 
     # The spool

@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from labbridge.commands.identity import withdraw_late
+from labbridge.commands.identity import still_moving, withdraw_late
 from tests.commands.bench import CALLED, Bench
 from tests.small_lab import analyzer, result, revision
 
@@ -212,6 +212,27 @@ def test_what_arrives_though_it_was_cancelled_is_withdrawn_too(bench: Bench) -> 
     assert not bench.store.call(lambda tx: withdraw_late(tx, bench.revision, bench.moment(), 99)).queued
     bench.delivers()
     assert set(bench.now) == {("S2", "K")}
+
+
+def test_what_may_have_arrived_before_a_crash_is_withdrawn_once(bench: Bench) -> None:
+    """It was sent and not answered when its report was moved; whether it had been sent is forgotten, twice."""
+    bench.comes(result("K", "4"))
+    bench.moves("S2", 1)
+    assert bench.store.call(still_moving) == {1: [1]}
+    bench.now["S1", "K"] = "4.00", ""  # the hospital took it, and its answer was lost
+    for crash in range(2):
+        parts = bench.store.call(still_moving)[1]
+        late = [bench.store.call(lambda tx, one=one: withdraw_late(tx, bench.revision, bench.moment(), one)) for one in parts]
+        assert [len(one.queued) for one in late] == [1 - crash]
+    bench.delivers()
+    assert set(bench.now) == {("S2", "K")}
+
+
+def test_nothing_is_on_its_way_of_what_was_delivered_before(bench: Bench) -> None:
+    bench.comes(result("K", "4"))
+    bench.delivers()
+    bench.moves("S2", 1)
+    assert bench.store.call(still_moving) == {}
 
 
 def test_a_cancelled_delivery_of_nobody_elses_is_not_withdrawn(bench: Bench) -> None:

@@ -13,7 +13,7 @@ from labbridge import commands, config, revision
 from labbridge.commands import Request
 from labbridge.formats.validity import validity
 from labbridge.pipeline import Moment
-from labbridge.store import Store
+from labbridge.store import Reader, Store
 from tests import passport
 from tests.e2e.helpers import RBC, WBC, Lab, fresh, observations
 from tests.support import wait_until
@@ -162,3 +162,25 @@ def test_what_flew_under_the_wrong_id_is_withdrawn_when_it_has_arrived(proven: L
     assert [one[2] for one in _said(lab.ward.wait(wrong, 2)[-1][1])] == ["W", ""]
     assert _said(lab.ward.wait(right)[-1][1]) == [("H001", "5.50", "F")]
     wait_until(lambda: not lab.queue(), 5, "all answered")
+
+
+def test_what_flew_under_the_wrong_id_is_withdrawn_though_the_daemon_was_killed(proven: Lab) -> None:
+    """Nobody knows any more that it had left: the hospital has it, and its answer never came."""
+    lab, wrong, right = proven, fresh(), fresh()
+    lab.ward.stop()
+    lab.tell(wrong)
+    wait_until(lambda: lab.queue(wrong), 5, "queued")
+    assert lab.stop() == 0
+    number = _proposed(lab, wrong, right)
+    lab.ward.plans[wrong] = lambda message, before: None if before == 0 else "AA"
+    lab.start()
+    lab.ward.start()
+    lab.ward.wait(wrong)  # and no answer
+    lab.well("confirm-id", str(number))
+    lab.kill()
+    lab.start()
+    assert [one[2] for one in _said(lab.ward.wait(wrong, 2)[-1][1])] == ["W", ""]
+    assert _said(lab.ward.wait(right)[-1][1]) == [("H001", "5.50", "F")]
+    wait_until(lambda: not lab.queue(), 5, "all answered")
+    with closing(Reader(lab.url)) as reader:
+        wait_until(lambda: not reader.moved(), 10, "the correction settled")

@@ -25,7 +25,7 @@ from tests.faults.harness import Load, faults
 from tests.faults.harness import laboratory as faulty_laboratory
 from tests.store.postgres import Server
 from tests.support import wait_until
-from tests.torture import launcher
+from tests.torture import launcher, person
 from tests.torture.meddler import Step
 from tests.torture.stand import Stand
 
@@ -327,6 +327,11 @@ def _with_the_hospital(kind: Class, chunk: Chunk, folder: Path) -> dict[str, Any
     return add(results[0], results[-1]) if len(results) == 2 else results[0]
 
 
+def _with_a_person(kind: Class, chunk: Chunk, folder: Path) -> dict[str, Any]:
+    """The daemon is killed while a person changes what it has decided."""
+    return person.on_a_bench(chunk, folder, dice_of)
+
+
 def down(stand: Stand, number: int, dice: random.Random) -> str:
     """The hospital is not there for a while."""
     if not stand.alive():
@@ -365,6 +370,7 @@ CLASSES: dict[str, Class] = {
     "links": Class(240, 40, _in_a_fray(("reset",), ("astm", "hl7")), planted=(("broken-off-taken-for-whole", 20),)),
     "machine": Class(80, 8, _on_a_stand, machine, under="clock-jumps", planted=(("acknowledged-when-locked", 4),)),
     "doubt": Class(60, 10, _on_a_stand, doubt, under="commit-in-doubt", planted=(("acknowledged-when-locked", 4),)),
+    "person": Class(160, 20, _with_a_person, planted=(("moves-forgotten", 24),)),
     "postgres": Class(320, 20, _on_postgresql, postgres, planted=(("no-fsync", 6),)),
 }  # fmt: skip
 

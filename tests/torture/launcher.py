@@ -283,6 +283,13 @@ def _delivered(tx: Any, queued: Any) -> None:
     tx.set_delivery_state(queued.id, "delivered")
 
 
+def moves_forgotten() -> None:
+    """What was on its way under a wrong specimen id when the daemon died is left where it is."""
+    from labbridge import daemon
+
+    daemon.still_moving = lambda tx: {}
+
+
 def _by_name(*plants: Callable[[], None]) -> dict[str, Callable[[], None]]:
     return {plant.__name__.replace("_", "-"): plant for plant in plants}
 
@@ -308,6 +315,7 @@ MISTAKES = _by_name(  # of these the power cut alone finds nothing
     acknowledged_when_locked,
     clock_jumps,
     commit_in_doubt,
+    moves_forgotten,
 )
 
 if __name__ == "__main__":

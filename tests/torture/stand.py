@@ -108,46 +108,14 @@ class Device(threading.Thread):
             self.client = None
 
 
-class Stand:
-    """``scaled``: the daemon has a second to answer an analyzer; ``fault`` is planted in every life of the daemon.
+class Daemons:
+    """The lives of one daemon; ``fault`` is planted in each of them."""
 
-    ``server`` is PostgreSQL; ``patience``: so many seconds for the queue to drain, and for the daemon to acknowledge again.
-    """
-
-    def __init__(
-        self,
-        folder: Path,
-        seed: int,
-        *,
-        url: str = "sqlite:///lab.db",
-        scaled: bool = False,
-        fault: str = "",
-        server: Any = None,
-        patience: float = 10.0,
-    ) -> None:
-        folder.mkdir(parents=True, exist_ok=True)
-        self.folder, self.url = folder, url.replace("sqlite:///", f"sqlite:///{folder}/")
-        changes = [('codes = "his"\n', "")]
-        if scaled:  # both tables of analyzers end where another begins
-            timers = f'[analyzer.timers]\nanswer = "{SCALED_S:g}s"\n\n'
-            heads = ('[[analyzer]]\nname = "bc-1"', "[[destination]]")
-            changes += [(head, timers + head) for head in heads]
-        self.laboratory = Laboratory(folder, self.url, repeat="latest-measured", timeout="2s", changes=changes)
-        self.limit = SCALED_ANSWER_S if scaled else ANSWER_S
-        self.fault, self.server, self.patience = fault, server, patience
-        self.model, self.score, self.stop = Model(seed, 100), Score(), threading.Event()
-        self.hospital = Hospital(self.laboratory.his, self._answer).start()
-        self.devices = [Device(number, protocol, self) for number, protocol in enumerate(DEVICES)]
+    def __init__(self, folder: Path, laboratory: Laboratory, fault: str) -> None:
+        self.folder, self.laboratory, self.fault = folder, laboratory, fault
         self.plan, self.told = folder / "plan.json", folder / "told"
-        self.broken: list[tuple[bytes, bytes]] = []  # the acknowledged frames of a message that broke off, and the message
         self.listening: list[float] = []  # seconds until a life that was not traced accepted
         self.traced = False
-
-    def _answer(self, message: bytes) -> str:
-        time.sleep(THINKS_S)
-        return "AA"
-
-    # -- the daemon ------------------------------------------------------------------------------------------------
 
     def live(self, step: Step | None = None, *, traced: bool = False) -> None:
         """Starts a life of the daemon, traced when a step is to befall it; it need not come to accepting then."""
@@ -193,6 +161,43 @@ class Stand:
     def done(self) -> list[dict[str, Any]]:
         """What has befallen traced lives."""
         return [json.loads(line) for line in self.told.read_text().splitlines()] if self.told.exists() else []
+
+
+class Stand(Daemons):
+    """``scaled``: the daemon has a second to answer an analyzer; ``fault`` is planted in every life of the daemon.
+
+    ``server`` is PostgreSQL; ``patience``: so many seconds for the queue to drain, and for the daemon to acknowledge again.
+    """
+
+    def __init__(
+        self,
+        folder: Path,
+        seed: int,
+        *,
+        url: str = "sqlite:///lab.db",
+        scaled: bool = False,
+        fault: str = "",
+        server: Any = None,
+        patience: float = 10.0,
+    ) -> None:
+        folder.mkdir(parents=True, exist_ok=True)
+        self.url = url.replace("sqlite:///", f"sqlite:///{folder}/")
+        changes = [('codes = "his"\n', "")]
+        if scaled:  # both tables of analyzers end where another begins
+            timers = f'[analyzer.timers]\nanswer = "{SCALED_S:g}s"\n\n'
+            heads = ('[[analyzer]]\nname = "bc-1"', "[[destination]]")
+            changes += [(head, timers + head) for head in heads]
+        super().__init__(folder, Laboratory(folder, self.url, repeat="latest-measured", timeout="2s", changes=changes), fault)
+        self.limit = SCALED_ANSWER_S if scaled else ANSWER_S
+        self.server, self.patience = server, patience
+        self.model, self.score, self.stop = Model(seed, 100), Score(), threading.Event()
+        self.hospital = Hospital(self.laboratory.his, self._answer).start()
+        self.devices = [Device(number, protocol, self) for number, protocol in enumerate(DEVICES)]
+        self.broken: list[tuple[bytes, bytes]] = []  # the acknowledged frames of a message that broke off, and the message
+
+    def _answer(self, message: bytes) -> str:
+        time.sleep(THINKS_S)
+        return "AA"
 
     # -- the load --------------------------------------------------------------------------------------------------
 

@@ -201,6 +201,7 @@ WHAT = {
     "links": "connections of analyzers reset in the middle of a message",
     "machine": "clock jumps, the store locked, a reader stopped in its query, all processors busy",
     "doubt": "commits that are durable, and whose answer is lost",
+    "person": "`kill -9` while a person edits, releases, corrects specimen ids, and the hospital answers, is silent, or is down",
     "postgres": "PostgreSQL (fsync on): the daemon killed, the server stopped at once and started",
 }
 NAMES = ("acknowledged but lost", "doubled with effect", "misfiled", "order inversions", "timers missed")

@@ -28,6 +28,7 @@ SOUND = {
     "links": range(4),
     "doubt": range(4),
     "machine": (0, 1, 2),
+    "person": (1, 2, 3, 4, 7),
 }
 PLANTED = [
     ("kill", "acknowledge-before-commit", (0, 0)),
@@ -37,6 +38,7 @@ PLANTED = [
     ("hospital", "swapped-specimen", (1,)),
     ("links", "broken-off-taken-for-whole", range(6)),
     ("machine", "acknowledged-when-locked", (1,)),
+    ("person", "moves-forgotten", (4, 7, 16, 19)),
 ]
 
 
