@@ -56,7 +56,7 @@ torture: .venv/ready ## every class of torture, and what finds the planted mista
 bench: .venv/ready ## W1 and W2 through to the acknowledged delivery, beside their floors and peers: a quick table
 	$(BIN)/python benchmarks/bench.py
 
-performance: .venv/ready ## every measurement, 70 minutes and 20 GB of disk; writes docs/performance.md and its pictures (RUNS=3)
+performance: .venv/ready ## every measurement, 85 minutes and 20 GB of disk; writes docs/performance.md and its pictures (RUNS=3)
 	$(BIN)/python benchmarks/performance.py --runs $(or $(RUNS),3)
 
 clean:           ## removes the environment and what tests leave

@@ -27,7 +27,7 @@ PARTS = {
     "curve": ("", "--rates 50 100 --seconds 1 --links 4"),
     "drain": ("", "--deliveries 300"),
     "links": ("", "--links 20 --seconds 1"),
-    "volume": ("--pairs {runs}", "--messages 200 400 --pairs 1 --each 100"),
+    "volume": ("", "--messages 200 400 --pairs 1 --each 100"),
     "day": ("", "--speed 43200 --part 0.01"),
 }
 ONCE = ("volume", "day")  # one makes its own runs, the other takes 24 minutes
@@ -35,7 +35,7 @@ ONCE = ("volume", "day")  # one makes its own runs, the other takes 24 minutes
 
 def measure(part: str, number: int, args: argparse.Namespace) -> int:
     """Runs one part, adds its lines to the results; returns its exit status."""
-    options = PARTS[part][args.tiny].format(runs=args.runs).split()
+    options = PARTS[part][args.tiny].split()
     if args.folder:
         options += ["--folder", str(args.folder)]
     command = [sys.executable, str(HERE / f"{part}.py"), *options]

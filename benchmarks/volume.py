@@ -1,13 +1,14 @@
 """Cost against what is stored: a store with so many messages beside one with next to none, in pairs.
 
-    volume.py [--messages 10000 100000 1000000] [--pairs 3] [--each 10000] [--folder DIR]
+    volume.py [--messages 10000 100000 1000000] [--pairs 6] [--each 10000] [--folder DIR]
 
 The large store is filled by fill.py (W1; some 12 KB a message). In turn, on the empty and on the large store: a daemon is
 started, and with the hospital down `--each` messages come in (``intake``); while they wait and twenty specimens are held,
 ``trace``, ``pending`` and ``queue`` (list) are asked for beside the daemon; then the hospital comes back (``drain``). Prints a JSON
 line for each store and turn: ``stored``, ``fill_s``, and for intake and drain the CPU per message (``_cpu_us``) and
 messages per second; for the questions the milliseconds of the reading itself (``_ms``, the median of many, of trace for
-specimens at random) and of the whole command as a person waits for it (``_command_ms``).
+specimens at random) and of the whole command as a person waits for it (``_command_ms``). At last the largest store is proven
+(``verify``): how many facts it has, and the seconds for a million of them.
 """
 
 import argparse
@@ -30,6 +31,7 @@ from workloads import w1
 from labbridge.store import Reader
 
 HELD, ASKED, COMMANDS = 20, 100, 5
+FACTS = ("message", "report", "decision", "delivery", "attempt", "revision", "audit")
 LONGEST_S, BACK_S = 3600.0, 60.0
 
 
@@ -49,6 +51,22 @@ def measure(args: argparse.Namespace) -> Iterator[Row]:
                     row = {"what": "volume", "beside": messages, "stored": count}
                     yield row | {"mb": size_mb(place), "fill_s": round(took, 1)} | turn(place, count, number, args.each)
                 number += args.each
+        yield verified(large)
+
+
+def verified(place: Bed) -> Row:
+    """How long it takes to prove that all of a store is as it was written."""
+    facts = sum(place.ask(f"SELECT count(*) FROM {table}")[0][0] for table in FACTS)
+    began = time.monotonic()
+    command(place, "verify")
+    seconds = time.monotonic() - began
+    return {
+        "what": "verify",
+        "facts": facts,
+        "seconds": round(seconds, 1),
+        "million_s": round(seconds / facts * 1e6, 1),
+        "problems": [],
+    }
 
 
 def seed(place: Bed) -> None:
@@ -131,6 +149,6 @@ def size_mb(place: Bed) -> int:
 if __name__ == "__main__":
     options = parser(__doc__)
     options.add_argument("--messages", type=int, nargs="+", default=[10_000, 100_000, 1_000_000])
-    options.add_argument("--pairs", type=int, default=3)
+    options.add_argument("--pairs", type=int, default=6)
     options.add_argument("--each", type=int, default=10_000, help="messages of a turn")
     sys.exit(run(measure, options.parse_args()))
