@@ -109,8 +109,8 @@ def head(lines: Lines) -> str:
     (about,) = lines.find(what="machine") or [{}]
     tiny = "\n\n**Made with next to nothing, to try the programs: these numbers say nothing.**" if about.get("tiny") else ""
     wrong = [f"- {row['part']}, run {row['run']}: {problem}" for row in lines.rows for problem in row.get("problems", ())]
-    runs = len(lines.values("run"))
-    made = f"{about.get('day', 'today')}, labbridge {__version__}, the median of {runs} runs, of the day one"
+    of = f"the median of {len(lines.values('run'))} runs (of the day one, of the volume the best turns)"
+    made = f"{about.get('day', 'today')}, labbridge {__version__}, {of}"
     machine = [(name.replace("_gb", ", GB"), str(about[name])) for name in _MACHINE if name in about]
     text = f"""# Performance
 
@@ -308,8 +308,9 @@ def volume(lines: Lines) -> tuple[str, str]:
     size = lines.middle("mb", what="volume", stored=sizes[-1])
     text = f"""## Cost against what is stored
 
-A store with W1 messages of long ago, all delivered, beside one with next to none, in {turns} turns each; the largest file
-is {number(size)} MB. Of each number the best turn; the last columns are the ratio of the two, for each number of messages stored.
+A store with W1 messages of long ago, all delivered, beside one that has only what such turns bring, in {turns} turns
+each; the largest file is {number(size)} MB. Of each number the best turn; the last columns are the ratio of the two, for each
+number of messages stored.
 
 ![Cost as a ratio to an empty store, against messages stored](images/volume.svg)
 
@@ -324,7 +325,7 @@ def grown(lines: Lines, name: str, stored: int) -> float | None:
 
 
 def best(lines: Lines, name: str, beside: int, stored: int) -> float | None:
-    """The best of all turns on a store: whatever else the machine does only makes them worse."""
+    """The best of all turns on a store: what else the machine does makes them worse, and is none of the store's doing."""
     found = [row[name] for row in lines.find(what="volume", beside=beside, stored=stored) if name in row]
     return (max if name.endswith("_per_second") else min)(found) if found else None
 

@@ -6,8 +6,9 @@
 Each part is a program of its own (bench.py, curve.py, drain.py, links.py, volume.py, day.py); their JSON lines are added to
 the results file with the number of the run, so that what was broken off goes on with what is missing; with all of it
 there everything is measured anew. The page
-(page.py) tells the medians of the runs, and every ratio is made within one run first. --tiny runs everything with next to
-nothing: it proves that the programs work, and nothing else. The exit status is 1 when a line has problems.
+(page.py) tells the medians of the runs, and every ratio is made within one run first; of volume.py's turns it compares the
+best. --tiny runs everything with next to nothing: it proves that the programs work, and nothing else. The exit status is 1 when
+a line has problems.
 """
 
 import argparse
@@ -49,7 +50,7 @@ def measure(part: str, number: int, args: argparse.Namespace) -> int:
         except BaseException:
             process.terminate()
             raise
-    if process.returncode not in (0, 1):
+    if process.returncode not in (0, 1) or (process.returncode and not any(row["problems"] for row in rows)):
         raise SystemExit(f"{part}.py ended with status {process.returncode}")
     with args.results.open("a") as file:
         file.writelines(json.dumps(row) + "\n" for row in rows)

@@ -210,10 +210,13 @@ class Daemon:
         moment = Moment.of(self.clock(), self.revision.zone, os.urandom)
         try:
             return withdraw_late(tx, self.revision, moment, delivery).queued
-        except CommandError as error:  # whatever else is in this transaction must not wait for it
+        except Exception as error:  # all else in the transaction must not wait for it; what the store refused fails it anyhow
             log.error("what may have arrived under a wrong id could not be withdrawn: tell the ward", delivery=delivery)
-            told = {"action": "confirm-id", "subject": f"delivery {delivery}", "old": "cancelled"}
-            tx.audit(actor="labbridge", reason=str(error), new="arrived, or may have: could not be withdrawn", **told)
+            why = str(error) if isinstance(error, CommandError) else type(error).__name__
+            row = tx.find_delivery(delivery)
+            told = {"subject": f"report {row.report_id if row else 0}", "old": f"delivery {delivery}"}
+            new = "arrived, or may have: could not be withdrawn"
+            tx.audit(actor="labbridge", action="confirm-id", reason=why, new=new, **told)
             return []
 
     def _pause(self, request: Request, actor: str, reply: control.Reply) -> None:

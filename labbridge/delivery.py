@@ -18,11 +18,11 @@ from typing import Any
 
 import structlog
 
-from labbridge.formats.acknowledgement import HisAnswer, read_answer
+from labbridge.couriers import Courier
+from labbridge.formats.acknowledgement import HisAnswer
 from labbridge.lanes import Lane, Policy, Queued, judge
 from labbridge.metrics import Metrics
 from labbridge.store import Store, Transaction
-from labbridge.wire.events import Answer, Event, Received
 
 log = structlog.get_logger()
 
@@ -30,33 +30,6 @@ CACHE_BYTES = 32 << 20
 PATIENCE_S = 0.005  # an answer that nothing waits for shares a commit with what comes in meanwhile
 FETCH = 256  # payloads that are read at a time
 CODES = frozenset(("100", "101", "102", "103", *map(str, range(200, 208))))  # HL7 table 0357
-
-
-class Courier:
-    """One connection to the destination and the message it carries."""
-
-    def __init__(self, outbox: "Outbox") -> None:
-        self.outbox = outbox
-        self.link: Any = None
-        self.carrying: Queued | None = None
-        self.deadline = 0.0  # of the answer, by the reactor's clock
-
-    def opened(self, link: Any) -> None:
-        """The connection is there."""
-        self.link = link
-        self.outbox.pump()
-
-    def event(self, link: Any, event: Event) -> None:
-        """An answer, or a message nobody asked for."""
-        if isinstance(event, Received) and link is self.link:
-            link.settle(event.token, Answer(True))
-            self.outbox.answered(self, read_answer(event.payload), event.payload)
-
-    def closed(self, link: Any, why: str) -> None:
-        """The connection is gone: what it carried goes back to the head of its lane."""
-        if link is self.link:
-            self.link = None
-            self.outbox.returned(self)
 
 
 class Outbox:
@@ -91,6 +64,7 @@ class Outbox:
         self._timed: set[Lane] = set()  # their heads back off or are not due
         self.gone: set[int] = set()  # cancelled or superseded by what is being committed; of the writer's thread
         self.late: Callable[[Transaction, int], Sequence[Queued]] = lambda tx, number: ()  # what follows when such a one arrived
+        self.enqueue: Callable[[Sequence[Queued]], None] = self._add_all  # where that is queued
 
     # -- what enters and leaves the queue ------------------------------------------------------------------------
 
@@ -111,21 +85,26 @@ class Outbox:
         if not lane.busy:
             self._line_up(lane)
 
-    def remove(self, number: int) -> None:
-        """Takes a cancelled or superseded delivery out; one in flight is left to its answer, and not sent again."""
-        queued = self.items.get(number)
-        if queued is None or queued.flying:
-            if queued is not None:
+    def remove(self, *numbers: int) -> None:
+        """Takes cancelled or superseded deliveries out; one in flight is left to its answer, and not sent again.
+
+        Nothing is sent before all of them are out: what stands behind one in its lane may be another.
+        """
+        headless: dict[str, Lane] = {}
+        for queued in [self.items[number] for number in numbers if number in self.items]:
+            if queued.flying:
                 queued.withdrawn = True
-            return
-        if queued.sent:
-            self._in_doubt(number)
-        lane = self.lanes[queued.lane]
-        was_head = lane.waiting[0] is queued
-        lane.waiting.remove(queued)
-        self._forget(queued, lane)
-        if was_head and lane.waiting and (not lane.busy or lane.timer is not None):
-            self._line_up(lane)
+                continue
+            if queued.sent:
+                self._in_doubt(queued.id)
+            lane = self.lanes[queued.lane]
+            if lane.waiting[0] is queued:
+                headless[lane.name] = lane
+            lane.waiting.remove(queued)
+            self._forget(queued, lane)
+        for lane in headless.values():
+            if lane.waiting and (not lane.busy or lane.timer is not None):
+                self._line_up(lane)
         self.pump()
 
     def again(self, number: int) -> None:
@@ -155,10 +134,14 @@ class Outbox:
         return number in self.items or number in self._doubts
 
     def _followed(self, queued: Sequence[Queued]) -> None:
-        for one in queued:
+        for _ in queued:
             log.warning("withdrawn at the hospital what may have arrived after it was cancelled", destination=self.name)
-            self.add(one)
+        self.enqueue(queued)
         self.pump()
+
+    def _add_all(self, queued: Sequence[Queued]) -> None:
+        for one in queued:
+            self.add(one)
 
     def _not_followed(self, number: int, error: Exception) -> None:
         log.error("could not be followed up, trying again", destination=self.name, error=type(error).__name__)
@@ -270,7 +253,7 @@ class Outbox:
         queued, courier.carrying = courier.carrying, None
         if queued is not None:
             lane = self.lanes[queued.lane]
-            queued.flying = False
+            queued.flying, queued.lost = False, True
             if queued.withdrawn:
                 lane.busy = False
                 self.remove(queued.id)
@@ -332,7 +315,7 @@ class Outbox:
                 tx.attempt(delivery_id=queued.id, outcome=f"{outcome} {code}", reply=reply[:4096])
                 if outcome == "accepted":
                     tx.set_delivery_state(queued.id, "delivered")
-                    if queued.withdrawn or queued.id in self.gone:
+                    if queued.id in self.gone or queued.withdrawn:
                         following += self.late(tx, queued.id)
                 elif outcome == "refused" and (row := tx.find_delivery(queued.id)) is not None and row.state == "queued":
                     # nobody cancelled or superseded it while it flew
@@ -358,7 +341,8 @@ class Outbox:
         """The answer is durable: the lane goes on."""
         lane = self.lanes[queued.lane]
         self.metrics.answers.labels(self.name, outcome).inc()
-        queued.flying = queued.sent = False  # it was answered
+        queued.flying = False
+        queued.sent = queued.lost and outcome == "refused"  # an answer to this try says nothing of one that had none
         if outcome == "accepted" or queued.withdrawn:
             self.delivered += outcome == "accepted"
             lane.waiting.popleft()
@@ -406,5 +390,6 @@ class Outbox:
 
     @property
     def idle(self) -> bool:
-        """Nothing is in flight and no answer waits to be stored."""
-        return not self._settling and not self._answers and all(c.carrying is None for c in self.couriers)
+        """Nothing is in flight, and no answer and nothing that follows waits to be stored."""
+        unsettled = self._settling or self._answers or self._doubts
+        return not unsettled and all(c.carrying is None for c in self.couriers)

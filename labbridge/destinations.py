@@ -30,6 +30,7 @@ class Destinations:
         self.gone: set[int] = set()  # what a command withdraws, while it is being committed
         self.late: Callable[[Transaction, int], Sequence[Queued]] = lambda tx, number: ()
         self._arriving: dict[str, list[Queued]] = {}  # for destinations whose queue is still being read
+        self._dropped: list[Outbox] = []  # of what is no longer configured, until nothing of it is in flight
         self._moving = True  # something that was cancelled for a corrected id may be on its way
 
     def built(self, destination: Destination) -> "tuple[Outbox, Connections]":
@@ -41,14 +42,14 @@ class Destinations:
 
     def add(self, outbox: Outbox, connections: "Connections") -> None:
         """Puts a destination beside the others."""
-        outbox.gone, outbox.late = self.gone, self._late
+        outbox.gone, outbox.late, outbox.enqueue = self.gone, self._late, self.enqueue
         self.outboxes[outbox.name], self.connections[outbox.name] = outbox, connections
 
     def _late(self, tx: Transaction, number: int) -> Sequence[Queued]:
         return self.late(tx, number)
 
     def left_behind(self, queued: Sequence[Queued]) -> None:
-        """Takes up the queue of an earlier run, of which the first in each lane may have been sent already."""
+        """Takes up a queue as the store has it, of which the first in each lane may have been sent already."""
         heads: set[tuple[str, str]] = set()
         for one in queued:
             due = one.due / 1e6 <= self._clock()
@@ -64,7 +65,9 @@ class Destinations:
     def change(self, gone: Iterable[Destination], built: "Sequence[tuple[Outbox, Connections]]") -> None:
         """Drops some while running; connects others, with what the store has for them."""
         for destination in gone:
-            self.outboxes.pop(destination.name).stopping = True
+            outbox = self.outboxes.pop(destination.name)
+            outbox.stopping = True
+            self._dropped.append(outbox)
             self.connections.pop(destination.name).stop("the configuration changed")
         for outbox, connections in built:
             self.add(outbox, connections)
@@ -83,7 +86,12 @@ class Destinations:
     @property
     def idle(self) -> bool:
         """Whether nothing is in flight."""
-        return all(outbox.idle for outbox in self.outboxes.values())
+        return all(outbox.idle for outbox in self._all())
+
+    def _all(self) -> list[Outbox]:
+        """Every outbox of which something may be on its way."""
+        self._dropped = [outbox for outbox in self._dropped if not outbox.idle]
+        return [*self.outboxes.values(), *self._dropped]
 
     def stop(self, why: str) -> None:
         """Closes everything."""
@@ -111,15 +119,15 @@ class Destinations:
 
     def follow(self, done: Done) -> None:
         """Does in memory what a command did in the store."""
+        for outbox in self._all():
+            outbox.remove(*done.removed)
         for outbox in self.outboxes.values():
-            for number in done.removed:
-                outbox.remove(number)
             for number in done.again:
                 outbox.again(number)
         self.gone.difference_update(done.removed)
         self.enqueue(done.queued)
+        self._moving = True
         if done.removed:
-            self._moving = True
             self.settle_moves()
 
     def settle_moves(self) -> None:
@@ -129,7 +137,7 @@ class Destinations:
             self._store.submit(still_moving, self._moves_found, self._moves_not_settled)
 
     def _moves_found(self, moves: dict[int, list[int]]) -> None:
-        outboxes = self.outboxes.values()
+        outboxes = self._all()
         over = [move for move, parts in moves.items() if not any(outbox.knows(part) for outbox in outboxes for part in parts)]
         self._moving |= len(over) < len(moves)
 
@@ -157,9 +165,8 @@ class Destinations:
             arriving, self._arriving = self._arriving, {}
             waiting = {one.id for one in queued}
             for outbox in (self.outboxes[name] for name in arriving if name in self.outboxes):
-                for number in outbox.items.keys() - waiting:
-                    outbox.remove(number)
-            self.enqueue([one for one in queued if one.destination in arriving])
+                outbox.remove(*(outbox.items.keys() - waiting))
+            self.left_behind([one for one in queued if one.destination in arriving])
             for later in arriving.values():
                 self.enqueue(later)
 

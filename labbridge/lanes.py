@@ -27,6 +27,7 @@ class Queued(msgspec.Struct):
     waits: float = 0.0  # the present back-off, seconds
     flying: bool = False  # sent, and its outcome not yet durable
     sent: bool = False  # once at least, so that the other side may have it though no answer came
+    lost: bool = False  # once no answer came
     withdrawn: bool = False  # cancelled or superseded while it flew
 
 

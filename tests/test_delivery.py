@@ -249,6 +249,18 @@ def test_what_waits_behind_something_withdrawn_leaves_at_once() -> None:
     assert his.outbox.oldest() == pytest.approx(3600.0, abs=0.01)
 
 
+def test_what_stands_behind_something_withdrawn_is_not_sent_when_it_is_withdrawn_too() -> None:
+    his = Hospital(tries=1)
+    his.add(1)
+    his.add(2)
+    his.add(3)
+    his.connect()
+    his.answer(0, "AE")
+    assert his.outbox.refused == 1
+    his.outbox.remove(1, 2)
+    assert his.numbers == [1, 3]
+
+
 def test_withdrawing_what_waits_in_the_middle_or_is_alone_leaves_nothing_behind() -> None:
     his = Hospital()
     for number in (1, 2, 3):

@@ -86,7 +86,8 @@ class _Identity(Work):
         self.request = msgspec.structs.replace(self.request, reason=self.request.reason.strip() or row.reason)
         self.audit("confirm-id", f"proposal {row.id}", f"open, by {row.actor}", "done")
         done = self._moving().carry_out(moves)
-        self.tx.set_proposal_state(row.id, "moved" if done.removed else "done")
+        cancelled = any(part.state == "cancelled" for move in moves for part in self.tx.deliveries_of(move.row.report_id))
+        self.tx.set_proposal_state(row.id, "moved" if cancelled else "done")
         return done
 
     def withdraw(self) -> Done:

@@ -18,10 +18,12 @@ from labbridge.model import Decided, Decision, Reason, Report, Verdict, decode, 
 from labbridge.pipeline import AnalyzerRules, Outcome, Outgoing, standing
 from labbridge.said import Said
 from labbridge.store.erasure import erased
+from labbridge.store.rows import Attempt
 from labbridge.store.rows import Decision as DecisionRow
 
 _BY_RULES = ("retry", "release-mapped")  # kinds of decisions in which a person does not judge the result
 _UNKNOWN = b"\0"  # a value that no message has
+UNANSWERED = "unanswered"  # in place of an answer: it was sent, cancelled, and may have arrived
 
 
 class Pair(msgspec.Struct, forbid_unknown_fields=True):
@@ -111,22 +113,35 @@ class Moving(Work):
         return self.done
 
     def late(self, number: int) -> Done:
-        """Withdraws what a cancelled delivery brought all the same, after its report was moved."""
+        """Withdraws what a cancelled delivery brought all the same, after its report was moved; until then it is remembered.
+
+        Where the hospital's character set lacks something of the person's reason, it is withdrawn without one.
+        """
         part = self.tx.find_delivery(number)
         [row] = self.tx.reports([part.report_id]) if part is not None else [None]
-        if part is None or row is None or row.state != "rejected" or erased(row.document):
+        if part is None or row is None or erased(row.document):
             return self.done
         past = past_of(row)
         decisions = [decode(document, Decision) for document in row.decisions]
         moved = next((decision for decision in reversed(decisions) if decision.kind == "confirm-id"), None)
-        if moved is None:
+        if row.state != "rejected" or moved is None:
+            if part.state == "cancelled" and not self._unanswered(part):
+                self.tx.attempt(delivery_id=number, outcome=UNANSWERED)
             return self.done
         decision_id = max(one.id for one in self.tx.found(DecisionRow, "report_id", [row.report_id]))
-        self.request = Request("confirm-id", reason=moved.comment)
         before = standing(decision for decision in decisions if decision is not moved)
-        move = Move(row, replace(past, decided=before), None, past.report, row.key)
-        restored = self._undo(row.key, part.destination, [move], frozenset(), number)
-        for out in self._withdrawals(move):
+        leaving: list[Outgoing] = []
+        for reason in dict.fromkeys((moved.comment, "")):
+            self.request = Request("confirm-id", reason=reason)
+            move = Move(row, replace(past, decided=before), None, past.report, row.key)
+            restored = self._undo(row.key, part.destination, [move], frozenset(), number)
+            try:
+                leaving = self._withdrawals(move)
+                break
+            except CommandError:
+                if not reason:
+                    raise
+        for out in leaving:
             self.queue(out, row.report_id, decision_id)
             self.audit("confirm-id", f"report {row.report_id}", f"delivery {number}", "arrived, or may have: withdrawn")
         for one in restored:
@@ -181,7 +196,7 @@ class Moving(Work):
                 _, row, past, other = max(having, key=lambda each: each[0])
                 again = other if other.status == "X" else replace(other, status="C")
                 out = self._outgoing(row, past, [again], destination)
-                if observations(out.payload)[self._code(test, destination)][0] != there:
+                if observations(out.payload).get(self._code(test, destination), (_UNKNOWN,))[0] != there:
                     restored.setdefault(row.report_id, Restored(row, past, destination, [])).results.append(again)
             else:
                 why = Reason("withdrawn", {"why": self.request.reason})
@@ -199,18 +214,23 @@ class Moving(Work):
             return repeats and row.state != "rejected"
 
         for part, row in lane:
+            has = part.state == "delivered" or part.id == arrived or (part.state == "cancelled" and self._unanswered(part))
             told = {} if erased(part.payload) else observations(part.payload)
             if code in told:
                 value, status = told[code]
-            elif part.state == "delivered" and test in self.carried(row, part):
+            elif has and test in self.carried(row, part):
                 value, status = _UNKNOWN, b""  # the hospital's codes have changed since, or retention has deleted it
             else:
                 continue
-            if part.state == "delivered" or part.id == arrived:
+            if has:
                 there = None if status == b"W" else value
-            elif part.state in ("queued", "refused") and row.report_id not in leaving and not remade(row):
+            elif part.state in ("queued", "refused") and row.report_id not in leaving and (arrived or not remade(row)):
                 there = None
         return there
+
+    def _unanswered(self, part: Any) -> bool:
+        """Whether a delivery was sent and cancelled before it was answered."""
+        return any(one.outcome == UNANSWERED for one in self.tx.found(Attempt, "delivery_id", [part.id]))
 
     def _code(self, test: str, destination: str) -> bytes:
         outlet = self.revision.outlets.get(destination)

@@ -264,6 +264,7 @@ def _answer(row: Attempt, destination: str) -> Event:
         "accepted": _("{destination} accepted delivery {id} ({code})", destination=destination, id=row.delivery_id, code=code),
         "again": _("{destination} wants delivery {id} again ({code})", destination=destination, id=row.delivery_id, code=code),
         "refused": _("{destination} refused delivery {id} ({code})", destination=destination, id=row.delivery_id, code=code),
+        "unanswered": _("{destination} may have delivery {id}: cancelled unanswered", destination=destination, id=row.delivery_id),
     }
     tones: dict[str, Tone] = {"accepted": "good", "again": "wait", "refused": "bad"}
     words = words_of(row)

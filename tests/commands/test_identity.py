@@ -6,10 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from msgspec.structs import replace
 
 from labbridge.commands.identity import still_moving, withdraw_late
+from labbridge.formats import oru
 from tests.commands.bench import CALLED, Bench
-from tests.small_lab import analyzer, result, revision
+from tests.small_lab import ZONE, analyzer, result, revision
 
 WRONG = "withdrawn, reported under a wrong specimen id: because"
 
@@ -226,6 +228,43 @@ def test_what_may_have_arrived_before_a_crash_is_withdrawn_once(bench: Bench) ->
         assert [len(one.queued) for one in late] == [1 - crash]
     bench.delivers()
     assert set(bench.now) == {("S2", "K")}
+
+
+def test_what_was_cancelled_by_hand_before_it_was_answered_may_have_arrived(bench: Bench) -> None:
+    """Its specimen id is corrected later on."""
+    bench.comes(result("K", "4"))
+    bench.does("cancel", deliveries=[1])
+    for _ in range(2):
+        assert not bench.store.call(lambda tx: withdraw_late(tx, bench.revision, bench.moment(), 1)).queued
+    assert [row.outcome for row in bench.rows("attempt")] == ["unanswered"]
+    bench.now["S1", "K"] = "4.00", ""
+    bench.moves("S2", 1)
+    bench.delivers()
+    assert set(bench.now) == {("S2", "K")}
+
+
+def test_what_may_have_arrived_is_withdrawn_by_the_code_that_the_hospital_has_now(bench: Bench) -> None:
+    """Its code was changed meanwhile."""
+    bench.comes(result("K", "4"))
+    bench.moves("S2", 1)
+    his = bench.revision.outlets["his"]
+    codes = {code: oru.Coded(f"{code}2") for code in bench.revision.catalogue.tests}
+    renamed = replace(his, writer=oru.compile(his.writer.form, codes, zone=ZONE))
+    now = replace(bench.revision, outlets={"his": renamed})
+    [late] = bench.store.call(lambda tx: withdraw_late(tx, now, bench.moment(), 1)).queued
+    assert b"|K2^" in late.payload
+    assert b"|W|" in late.payload
+
+
+def test_what_may_have_arrived_is_withdrawn_though_the_hospital_cannot_read_why(tmp_path: Path) -> None:
+    rules = analyzer()
+    bench = Bench(tmp_path, rules, revision(rules, charset="ISO-8859-1"))
+    bench.comes(result("K", "4"))
+    proposal = bench.does("correct-id", "S1", to="S2").answer["proposal"]
+    bench.does("confirm-id", actor="super", proposal=proposal, reason="S1 → S2")
+    [late] = bench.store.call(lambda tx: withdraw_late(tx, bench.revision, bench.moment(), 1)).queued
+    assert b"|W|" in late.payload
+    bench.close()
 
 
 def test_nothing_is_on_its_way_of_what_was_delivered_before(bench: Bench) -> None:

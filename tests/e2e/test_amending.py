@@ -2,10 +2,12 @@
 
 import json
 import os
+import signal
 import time
 from collections.abc import Callable, Iterator
 from contextlib import closing
 from datetime import UTC, datetime
+from typing import NamedTuple
 
 import pytest
 
@@ -144,43 +146,84 @@ def test_a_specimen_id_is_corrected_after_delivery(proven: Lab) -> None:
         assert "confirm-id" in {one["columns"].get("action") for one in json.loads(document)["facts"]}
 
 
-def test_what_flew_under_the_wrong_id_is_withdrawn_when_it_has_arrived(proven: Lab) -> None:
+class Flying(NamedTuple):
+    """A delivery under a wrong specimen id, which the hospital has, and did not answer."""
+
+    lab: Lab
+    wrong: str
+    right: str
+    proposal: int
+
+    def is_undone(self) -> None:
+        """It is withdrawn at the hospital, which has it under the right id, and nothing else is to come."""
+        ward = self.lab.ward
+        assert [one[2] for one in _said(ward.wait(self.wrong, 2)[-1][1])] == ["W", ""]
+        assert _said(ward.wait(self.right)[-1][1]) == [("H001", "5.50", "F")]
+        wait_until(lambda: not self.lab.queue(), 5, "all answered")
+        with closing(Reader(self.lab.url)) as reader:
+            wait_until(lambda: not reader.moved(), 10, "the correction is settled")
+
+    def reload(self) -> None:
+        """Another destination has its name: other connections, another outbox."""
+        before = self.lab.log.read_text().count("reloaded")
+        self.lab.edit('timeout = "30s"', 'timeout = "20s"')
+        self.lab.signal(signal.SIGHUP)
+        wait_until(lambda: self.lab.log.read_text().count("reloaded") > before, 10, "reloaded")
+
+
+@pytest.fixture
+def flying(proven: Lab) -> Flying:
+    lab, wrong, right = proven, fresh(), fresh()
+    lab.ward.stop()
+    lab.tell(wrong)
+    wait_until(lambda: lab.queue(wrong), 5, "queued")
+    assert lab.stop() == 0
+    number = _proposed(lab, wrong, right)
+    lab.ward.plans[wrong] = lambda message, before: None if before == 0 else "AA"
+    lab.start()
+    lab.ward.start()
+    lab.ward.wait(wrong)
+    return Flying(lab, wrong, right, number)
+
+
+def test_what_flew_under_the_wrong_id_is_withdrawn_when_it_has_arrived(flying: Flying) -> None:
     """The hospital takes its time with the answer, and is told meanwhile that it was another's."""
-    lab, wrong, right = proven, fresh(), fresh()
-    lab.ward.stop()
-    lab.tell(wrong)
-    wait_until(lambda: lab.queue(wrong), 5, "queued")
-    assert lab.stop() == 0
-    number = _proposed(lab, wrong, right)
-    lab.ward.plans[wrong] = lambda message, before: None if before == 0 else "AA"
-    lab.start()
-    lab.ward.start()
-    lab.ward.wait(wrong)  # and no answer
-    lab.well("confirm-id", str(number))
-    lab.ward.stop()
-    lab.ward.start()
-    assert [one[2] for one in _said(lab.ward.wait(wrong, 2)[-1][1])] == ["W", ""]
-    assert _said(lab.ward.wait(right)[-1][1]) == [("H001", "5.50", "F")]
-    wait_until(lambda: not lab.queue(), 5, "all answered")
+    flying.lab.well("confirm-id", str(flying.proposal))
+    flying.lab.ward.stop()
+    flying.lab.ward.start()
+    flying.is_undone()
 
 
-def test_what_flew_under_the_wrong_id_is_withdrawn_though_the_daemon_was_killed(proven: Lab) -> None:
-    """Nobody knows any more that it had left: the hospital has it, and its answer never came."""
-    lab, wrong, right = proven, fresh(), fresh()
-    lab.ward.stop()
-    lab.tell(wrong)
-    wait_until(lambda: lab.queue(wrong), 5, "queued")
-    assert lab.stop() == 0
-    number = _proposed(lab, wrong, right)
-    lab.ward.plans[wrong] = lambda message, before: None if before == 0 else "AA"
-    lab.start()
-    lab.ward.start()
-    lab.ward.wait(wrong)  # and no answer
-    lab.well("confirm-id", str(number))
+def test_what_flew_under_the_wrong_id_is_withdrawn_though_the_daemon_was_killed(flying: Flying) -> None:
+    """Nobody knows any more that it had left."""
+    flying.lab.well("confirm-id", str(flying.proposal))
+    flying.lab.kill()
+    flying.lab.start()
+    flying.is_undone()
+
+
+def test_what_flew_under_the_wrong_id_is_withdrawn_though_the_destination_changed(flying: Flying) -> None:
+    flying.lab.well("confirm-id", str(flying.proposal))
+    flying.reload()
+    flying.is_undone()
+
+
+def test_what_flew_before_the_destination_changed_is_withdrawn_when_it_is_corrected(flying: Flying) -> None:
+    flying.lab.ward.stop()
+    flying.reload()
+    flying.lab.well("confirm-id", str(flying.proposal))
+    flying.lab.ward.start()
+    flying.is_undone()
+
+
+def test_the_daemon_starts_though_what_may_have_arrived_cannot_be_withdrawn(flying: Flying) -> None:
+    """The destination is gone: the ward must be told by telephone, and all else goes on."""
+    lab = flying.lab
+    lab.well("confirm-id", str(flying.proposal))
     lab.kill()
+    lab.edit('name = "his"\nprotocol', 'name = "other"\nprotocol')
+    lab.edit('to = "his"', 'to = "other"')
     lab.start()
-    assert [one[2] for one in _said(lab.ward.wait(wrong, 2)[-1][1])] == ["W", ""]
-    assert _said(lab.ward.wait(right)[-1][1]) == [("H001", "5.50", "F")]
-    wait_until(lambda: not lab.queue(), 5, "all answered")
+    assert "could not be withdrawn: tell the ward" in lab.log.read_text()
     with closing(Reader(lab.url)) as reader:
-        wait_until(lambda: not reader.moved(), 10, "the correction settled")
+        assert any("no longer configured" in row.reason for row in reader.audit_trail(subject="report 1"))

@@ -9,7 +9,7 @@ import random
 import sqlite3
 import threading
 import time
-from collections import Counter
+from collections import Counter, defaultdict
 from contextlib import closing, suppress
 from dataclasses import asdict
 from pathlib import Path
@@ -18,6 +18,7 @@ from typing import Any
 from labbridge.asking import ask
 from labbridge.commands import Request
 from labbridge.store import Reader
+from tests.faults.harness import OURS
 from tests.faults.model import Score
 from tests.support import Hospital, Laboratory, MllpClient, oru, wait_until
 from tests.torture.meddler import Step
@@ -50,7 +51,7 @@ class Bench(Daemons):
     def round(self, number: int, dice: random.Random) -> str:
         """Results come, a person changes something, and the daemon dies meanwhile; then it lives, and the person looks again."""
         deed, ward = DEEDS[number % len(DEEDS)], WARDS[number % len(WARDS)]
-        traced = number % 2 == 0
+        traced = number // len(DEEDS) % 2 == 0
         if self.alive():
             self.kill()
         self.live(traced=traced)
@@ -70,7 +71,9 @@ class Bench(Daemons):
             wanted = [Request("confirm-id", proposal=self.proposed(specimen, right), reason="checked")]
         if deed != "release" and ward == "silent":
             wait_until(lambda: self.has_heard(specimen), 10, "the hospital has it, and does not answer")
+        befallen = len(self.done())
         told = self.dies(wanted[0], Step(*self.boundary(number, dice)) if traced else None, dice)
+        where = "at a boundary" if len(self.done()) > befallen else "at a random moment"
         self.silent = False
         if ward == "down":
             self.hospital.start()
@@ -83,12 +86,12 @@ class Bench(Daemons):
         self.expected[specimen] = {"release": "0.20", "edit": "6.50", "move": ""}[deed]
         if deed == "move":
             self.expected[right] = "5.50"
-        return f"{deed}, the hospital {ward}, killed {'at a boundary' if traced else 'at a random moment'}"
+        return f"{deed}, the hospital {ward}, killed {where}"
 
     @staticmethod
     def boundary(number: int, dice: random.Random) -> tuple[str, int, str]:
         """A durable boundary of what the command leads to."""
-        on, do = BOUNDARIES[number // 2 % len(BOUNDARIES)]
+        on, do = BOUNDARIES[number // (2 * len(DEEDS)) % len(BOUNDARIES)]
         return on, dice.randint(1, 6 if on == "wal write" else 2), do
 
     def proposed(self, specimen: str, right: str) -> int:
@@ -138,30 +141,33 @@ class Bench(Daemons):
         """Lets everything leave, and holds what the hospital believes against what it must."""
         with closing(Reader(f"sqlite:///{self.folder}/lab.db")) as reader:
             try:
-                wait_until(lambda: not reader.queued() and not reader.moved(), SETTLED_S, "everything is settled")
+                wait_until(lambda: not reader.moved() and not reader.queued(), SETTLED_S, "everything is settled")
             except AssertionError as error:
                 self.score.problems.append(f"stuck: {error}")
         believed: dict[str, str] = {}
         contents: dict[str, bytes] = {}
-        told: Counter[Said] = Counter()
+        told: defaultdict[Said, set[str]] = defaultdict(set)
         for control_id, message in self.hospital.got():
             if contents.setdefault(control_id, message) != message:
                 self.score.against("doubled", f"other bytes under {control_id}")
-            for one in _said(message) if told[control_id, "", ""] == 0 else ():
-                told[one] += 1
-                specimen, value, status = one
+            for specimen, value, status in _said(message):
+                told[specimen, value, status].add(control_id)
                 believed[specimen] = "" if status == "W" else value
-            told[control_id, "", ""] += 1
         self.score.taken = len(contents)
-        for (specimen, value, status), count in told.items():
-            if status and count > 1:
-                self.score.against("doubled", f"{value} {status} of {specimen} under {count} ids")
+        for (specimen, value, status), ids in told.items():
+            if len(ids) > 1:
+                self.score.against("doubled", f"{value} {status} of {specimen} under {len(ids)} ids")
         for specimen, value in self.expected.items():
             has = believed.get(specimen, "")
             if has and not value:
                 self.score.against("misfiled", f"the hospital has {has} of {specimen}, whose id was corrected")
             elif has != value:
                 self.score.against("lost", f"the hospital has {has or 'nothing'} of {specimen}, and must have {value}")
+        said = self.laboratory.log.read_bytes()
+        self.score.problems += [f"the daemon's log says {word.decode()}" for word in OURS if word in said]
+        verified = self.laboratory.run("verify")
+        if verified.returncode:
+            self.score.problems.append(f"verify: {verified.stdout[-300:]}")
 
     def has_heard(self, specimen: str) -> bool:
         """Whether the hospital got something of a specimen."""

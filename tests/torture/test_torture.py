@@ -28,7 +28,7 @@ SOUND = {
     "links": range(4),
     "doubt": range(4),
     "machine": (0, 1, 2),
-    "person": (1, 2, 3, 4, 7),
+    "person": (1, 2, 3, 4, 16),
 }
 PLANTED = [
     ("kill", "acknowledge-before-commit", (0, 0)),
