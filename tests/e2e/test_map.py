@@ -130,6 +130,7 @@ def test_who_edited_an_older_text_is_refused(lab: Lab, tmp_path: Path) -> None:
 
 
 def test_what_cannot_be_put_in_force_is_put_back(lab: Lab, mappings: Path) -> None:
+    lab.well("map", "set", "bc-1", "Q0", "--action", "ignore", "--reason", "a table of its own")
     before = (mappings / TABLE).read_bytes()
     lab.edit(f'url = "{lab.url}"', f'url = "{lab.url}"\nkeep = "40000d"')
     status, said = lab.cli("map", "set", "bc-1", "Q1", "--action", "ignore", "--reason", "try")
