@@ -368,7 +368,7 @@ CLASSES: dict[str, Class] = {
         planted=(("dropped-retry", 20), ("another-control-id", 20), ("swapped-specimen", 5), ("lane-order-ignored", 20)),
     ),
     "links": Class(240, 40, _in_a_fray(("reset",), ("astm", "hl7")), planted=(("broken-off-taken-for-whole", 20),)),
-    "machine": Class(80, 8, _on_a_stand, machine, under="clock-jumps", planted=(("acknowledged-when-locked", 4),)),
+    "machine": Class(80, 8, _on_a_stand, machine, under="clock-jumps", planted=(("acknowledged-when-locked", 16),)),
     "doubt": Class(60, 10, _on_a_stand, doubt, under="commit-in-doubt", planted=(("acknowledged-when-locked", 4),)),
     "person": Class(160, 20, _with_a_person, planted=(("moves-forgotten", 24), ("moves-settled-too-early", 24))),
     "postgres": Class(320, 20, _on_postgresql, postgres, planted=(("no-fsync", 6),)),
