@@ -324,6 +324,18 @@ class Following(Hospital):
         self.outbox.remove(number)
 
 
+def test_what_was_refused_after_a_try_without_an_answer_may_have_arrived() -> None:
+    """The hospital took it the first time, and says of the repeat that it has it already."""
+    his = Following(tries=1)
+    his.add(1)
+    his.connect().drop("gone")
+    his.connect()
+    his.answer(0, "AE")
+    assert his.outbox.refused == 1
+    his.withdraw(1)
+    assert set(his.followed) == {1}
+
+
 def test_what_arrived_though_it_was_withdrawn_is_followed_by_what_undoes_it() -> None:
     his = Following()
     his.add(1)
