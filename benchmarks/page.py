@@ -109,7 +109,8 @@ def head(lines: Lines) -> str:
     (about,) = lines.find(what="machine") or [{}]
     tiny = "\n\n**Made with next to nothing, to try the programs: these numbers say nothing.**" if about.get("tiny") else ""
     wrong = [f"- {row['part']}, run {row['run']}: {problem}" for row in lines.rows for problem in row.get("problems", ())]
-    of = f"the median of {len(lines.values('run'))} runs (of the day one, of the volume the best turns)"
+    runs = ", ".join(f"{part} {len(lines.values('run', part=part))}" for part in _REPEATED)
+    of = f"medians of so many runs:\n{runs}; of the day one, of the volume the best turns"
     made = f"{about.get('day', 'today')}, labbridge {__version__}, {of}"
     machine = [(name.replace("_gb", ", GB"), str(about[name])) for name in _MACHINE if name in about]
     text = f"""# Performance
@@ -124,6 +125,7 @@ was acknowledged with what arrived.{tiny}
     return f"{text}\n\n## What went wrong\n\n{found}" if wrong else text
 
 
+_REPEATED = ("bench", "curve", "drain", "links")
 _MACHINE = ("processor", "cores", "memory_gb", "kernel", "python", "sqlite")
 
 

@@ -19,7 +19,7 @@ from labbridge.formats import lis02
 from labbridge.formats.acknowledgement import acknowledge
 from labbridge.lanes import Queued
 from labbridge.model import Reading, Reason, RemoteProtocolError, encode
-from labbridge.pipeline import AnalyzerRules, Moment, Outcome
+from labbridge.pipeline import AnalyzerRules, Moment, Outcome, Outgoing
 from labbridge.store import StoreError, Transaction
 from labbridge.wire.events import Abandoned, Answer, Event, Left, Oversize, Part, Received, Stray
 
@@ -332,17 +332,19 @@ def write_decision(tx: Transaction, outcome: Outcome, report_id: int, revision_i
     """Writes one decision on a report and queues its deliveries."""
     document = encode(outcome.decision)
     decision_id = tx.decision(report_id=report_id, revision=revision_id, actor=outcome.decision.actor, document=document)
-    queued = []
-    for out in outcome.outgoing:
-        due = tx.at + int(out.wait * 1e6) if out.wait else 0
-        delivery_id = tx.delivery(
-            destination=out.destination,
-            lane=out.lane,
-            report_id=report_id,
-            decision_id=decision_id,
-            control_id=out.control_id,
-            payload=out.payload,
-            due=due,
-        )
-        queued.append(Queued(delivery_id, out.destination, out.lane, out.control_id, tx.at, out.payload, due))
-    return queued
+    dues = [tx.at + int(out.wait * 1e6) if out.wait else 0 for out in outcome.outgoing]
+    return [write_delivery(tx, out, report_id, decision_id, due) for out, due in zip(outcome.outgoing, dues, strict=True)]
+
+
+def write_delivery(tx: Transaction, out: Outgoing, report_id: int, decision_id: int, due: int = 0) -> Queued:
+    """Writes a payload for its lane, not to be sent before ``due`` (microseconds; 0 at once); gives it as it waits in memory."""
+    delivery_id = tx.delivery(
+        destination=out.destination,
+        lane=out.lane,
+        report_id=report_id,
+        decision_id=decision_id,
+        control_id=out.control_id,
+        payload=out.payload,
+        due=due,
+    )
+    return Queued(delivery_id, out.destination, out.lane, out.control_id, tx.at, out.payload, due)

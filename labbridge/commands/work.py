@@ -9,11 +9,10 @@ import msgspec
 from labbridge import model
 from labbridge.amending import Case
 from labbridge.attachments import Attachments
-from labbridge.batch import past_of, write_decision
+from labbridge.batch import past_of, write_decision, write_delivery
 from labbridge.commands.request import CommandError, Done, Request
 from labbridge.context import Context, Past
 from labbridge.formats import charset
-from labbridge.lanes import Queued
 from labbridge.model import Decided, Decision, decode
 from labbridge.pipeline import AnalyzerRules, Moment, Outcome, Outgoing, Revision, standing
 from labbridge.routing import destinations
@@ -197,15 +196,7 @@ class Work(msgspec.Struct):
 
     def queue(self, out: Outgoing, report_id: int, decision_id: int) -> None:
         """Queues a payload that follows from a decision which is written."""
-        number = self.tx.delivery(
-            destination=out.destination,
-            lane=out.lane,
-            report_id=report_id,
-            decision_id=decision_id,
-            control_id=out.control_id,
-            payload=out.payload,
-        )
-        self.done.queued.append(Queued(number, out.destination, out.lane, out.control_id, self.tx.at, out.payload))
+        self.done.queued.append(write_delivery(self.tx, out, report_id, decision_id))
 
     def turn(self, row: Any, action: str, state: str, told: Said) -> None:
         """Gives a delivery another state."""
